@@ -8,8 +8,7 @@ encoder. ``SCALE=0.5`` takes half of the pictures and questions; arguments choos
 resized, recoloured and cropped; ``decontamination.precision``: of all pictures that are found, the share of plants.
 Pictures are clip art, drawn documents, shapes, photographs and stamps (Debian's openclipart-png, and
 tuxpaint-stamps-default if it is installed); no two of them look the same (``_distinct``), so that fewer are left than
-are wanted, and an item's hash is steady (``operations.benchmarks.prints_of``). The detail has the number of items that
-were left out as unsteady.
+are wanted. All items count, also those whose hash says little (``operations.benchmarks.prints_of``).
 ``decontamination.text_recall`` and ``text_precision``: the same of questions verbatim, reordered and paraphrased by
 rule, among questions of the same forms about other things. Translated ones are in the detail.
 ``decontamination.seconds``: seconds to search the pictures of a store in a benchmark, by hashes and embeddings, for
@@ -18,6 +17,7 @@ each second that the bare products of the same embeddings and their nearest take
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import sys
@@ -58,10 +58,12 @@ from taskgalaxy_ops.release.decontaminate.questions import (
 )
 from taskgalaxy_ops.settings import DecontaminateSettings
 from taskgalaxy_ops.sources.builtin import _images
-from taskgalaxy_ops.sources.pdq import pdq, unpacked
+from taskgalaxy_ops.sources.pdq import Pdq, pdq, unpacked
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, fine_thumbnail, pixels_of, thumbnail
 
 ITEMS, CLEAN = 300, 20_000
 QUESTIONS = 2_000
+_LOOKS = 1_000  # different thumbnails among these
 STORE, BENCHMARK, DIM = 6_000, 60_000, 384  # each image of a store of 400,000 costs as much as one of these
 # How many are drawn for each picture that is wanted, many of which look alike; of the other sources, as many as are
 # wanted in all, which is more than they have.
@@ -75,7 +77,11 @@ _PART = 500  # pictures that a process draws at once
 _ALIKE = 8.0  # steps of brightness of 256, by which thumbnails of one drawing and its variants differ on average
 _SETTINGS = DecontaminateSettings()
 PICTURES = PictureThresholds(
-    _SETTINGS.pdq_bits, _SETTINGS.pdq_bits_cropped, _SETTINGS.image_cosine, _SETTINGS.pdq_bits_alike
+    bits=_SETTINGS.pdq_bits,
+    correlation=_SETTINGS.correlation,
+    correlation_alone=_SETTINGS.correlation_alone,
+    bits_cropped=_SETTINGS.pdq_bits_cropped,
+    correlation_cropped=_SETTINGS.correlation_cropped,
 )
 TEXT = QuestionThresholds(_SETTINGS.question_runs, _SETTINGS.question_cosine, _SETTINGS.question_terms)
 
@@ -144,28 +150,31 @@ def _distinct(pictures: Sequence[bytes]) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """What is known of pictures: the names of their files, PDQ, and embeddings (n, d)."""
+class _Looks:
+    """How a picture looks, as a store knows it."""
 
-    names: list[str]
-    bits: NDArray[np.uint8]
-    quality: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-
-    def prints(self) -> ImagePrints:
-        return ImagePrints(
-            images=self.names, pictures=self.names, pdq=self.bits, quality=self.quality, vectors=self.vectors
-        )
+    pdq: Pdq
+    brightness: str
+    colours: str
 
 
-def _prepared(raws: Sequence[bytes]) -> _Prepared:
+def _looks(raw: bytes) -> _Looks:
+    picture = upright(raw)
+    return _Looks(pdq(picture), fine_thumbnail(picture, BRIGHTNESS_SIDE, "L"), thumbnail(picture))
+
+
+def _prints(raws: Sequence[bytes]) -> ImagePrints:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = list(pool.map(lambda raw: pdq(upright(raw)), raws))
-    return _Prepared(
-        [picture_hash(sha256_hex(raw)) for raw in raws],
-        unpacked([each.bits for each in hashes]),
-        np.array([each.quality for each in hashes], np.int64),
-        np.concatenate([vectors for _, vectors in encode_files(encoder(), raws, lambda raw: raw)]),
+        looks = list(pool.map(_looks, raws))
+    names = [picture_hash(sha256_hex(raw)) for raw in raws]
+    return ImagePrints(
+        images=names,
+        pictures=names,
+        pdq=unpacked([each.pdq.bits for each in looks]),
+        quality=np.array([each.pdq.quality for each in looks], np.int64),
+        brightness=pixels_of([each.brightness for each in looks], (BRIGHTNESS_SIDE, BRIGHTNESS_SIDE)),
+        colours=pixels_of([each.colours for each in looks], (SIDE, SIDE, 3)),
+        vectors=np.concatenate([vectors for _, vectors in encode_files(encoder(), raws, lambda raw: raw)]),
     )
 
 
@@ -176,22 +185,23 @@ def pictures(book: Book, scale: float) -> None:
     theirs, others = pool[:items], pool[items:]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prints = list(threads.map(lambda raw: prints_of(upright(raw)), theirs))
-    known = _prepared(theirs)
-    rows = [BenchmarkPicture(f"{n}", known.names[n], *each) for n, each in enumerate(prints)]
-    index = PictureIndex(rows, dict(zip(known.names, known.vectors, strict=True)))
-    steady = [n for n, (quality, _) in enumerate(prints) if quality >= LEAST_QUALITY]
-    planted = [(kind, n, raw) for n in steady for kind, raw in picture_leaks(theirs[n], (MEASURED[0], n)).items()]
-    found = {each.image: each for each in index.search(_prepared([raw for *_, raw in planted]).prints(), PICTURES)}
+    names = [picture_hash(sha256_hex(raw)) for raw in theirs]
+    rows = [BenchmarkPicture(item=f"{n}", picture=names[n], **each._asdict()) for n, each in enumerate(prints)]
+    embedded = np.concatenate([vectors for _, vectors in encode_files(encoder(), theirs, lambda raw: raw)])
+    index = PictureIndex(rows, dict(zip(names, embedded, strict=True)))
+    leaks = [picture_leaks(raw, (MEASURED[0], n)) for n, raw in enumerate(theirs)]
+    planted = [(kind, n, raw) for n, ways in enumerate(leaks) for kind, raw in ways.items()]
+    found = {each.image: each for each in index.search(_prints([raw for *_, raw in planted]), PICTURES)}
     shares = {
-        kind: sum(n in found for n, (other, *_) in enumerate(planted) if other == kind) / len(steady)
+        kind: sum(n in found for n, (other, *_) in enumerate(planted) if other == kind) / len(theirs)
         for kind in dict.fromkeys(kind for kind, *_ in planted)
     }
     right = sum(each.item == str(planted[n][1]) for n, each in found.items())
-    wrong = list(index.search(_prepared(others).prints(), PICTURES))
+    wrong = list(index.search(_prints(others), PICTURES))
     counted = sum(planted[n][0] in COUNTED for n in found)
     detail = {
         "items": len(theirs),
-        "unsteady": len(theirs) - len(steady),
+        "of_unsteady_hash": sum(each.quality < LEAST_QUALITY for each in prints),
         "clean": len(others),
         "by_kind": {kind: round(share, 4) for kind, share in shares.items()},
         "of_the_right_item": round(right / max(1, len(found)), 4),
@@ -236,24 +246,51 @@ def seconds(book: Book, scale: float) -> None:
     random = np.random.default_rng(MEASURED[0])
     store, benchmark = round(STORE * scale), round(BENCHMARK * scale)
     theirs, ours = _unit(random, benchmark), _unit(random, store)
-    ours[: store // 100] = theirs[random.integers(0, benchmark, store // 100)]
+    leaked = random.integers(0, benchmark, store // 100)
+    ours[: len(leaked)] = theirs[leaked]
     hashes = random.integers(0, 256, (benchmark, len(CROPS) + 2, 32), np.uint8)
     own = random.integers(0, 256, (store, 32), np.uint8)
-    own[: store // 100] = hashes[random.integers(0, benchmark, store // 100), 0]
+    own[: len(leaked)] = hashes[leaked, 0]
+    grey = random.integers(0, 256, (_LOOKS, BRIGHTNESS_SIDE, BRIGHTNESS_SIDE), np.uint8)
+    colours = random.integers(0, 256, (_LOOKS, SIDE, SIDE, 3), np.uint8)
+    looks = [(_doubled(grey[n]), _doubled(colours[n])) for n in range(_LOOKS)]
     rows = [
-        BenchmarkPicture(f"{n}", f"{n}", 100, tuple(each.tobytes().hex() for each in hashes[n]))
+        BenchmarkPicture(
+            item=f"{n}",
+            picture=f"{n}",
+            quality=100,
+            prints=tuple(each.tobytes().hex() for each in hashes[n]),
+            brightness=looks[n % _LOOKS][0],
+            colours=looks[n % _LOOKS][1],
+        )
         for n in range(benchmark)
     ]
+    seen = random.integers(0, _LOOKS, store)
+    seen[: len(leaked)] = leaked % _LOOKS
     index = PictureIndex(rows, {f"{n}": vector for n, vector in enumerate(theirs)})
     names = [f"x{n}" for n in range(store)]
-    prints = ImagePrints(images=names, pictures=names, pdq=own, quality=np.full(store, 100), vectors=ours)
+    prints = ImagePrints(
+        images=names,
+        pictures=names,
+        pdq=own,
+        quality=np.full(store, 100),
+        vectors=ours,
+        brightness=grey[seen],
+        colours=colours[seen],
+    )
     bare: list[float] = []
     whole: list[float] = []
     for _ in range(3):  # in turns, so that a machine that slows down slows both
         bare.append(_timed(lambda: _bare(ours, theirs)))
         whole.append(_timed(lambda: len(list(index.search(prints, PICTURES)))))
-    detail = {"images": store, "items": benchmark, "dim": DIM, "bare": min(bare), "search": min(whole)}
+    found = len(list(index.search(prints, PICTURES)))
+    detail = {"images": store, "items": benchmark, "dim": DIM, "found": found, "bare": min(bare), "search": min(whole)}
     book.add(Figure("decontamination.seconds", min(whole) / min(bare), 2, "lower", detail))
+
+
+def _doubled(thumbnail: NDArray[np.uint8]) -> str:
+    """The thumbnail of an item, which has twice as many pixels a side."""
+    return base64.b64encode(thumbnail.repeat(2, axis=0).repeat(2, axis=1).tobytes()).decode()
 
 
 def _unit(random: np.random.Generator, number: int) -> NDArray[np.float32]:

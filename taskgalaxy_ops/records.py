@@ -117,12 +117,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ImageHash:
-    """An image's PDQ and thumbnail, which say whether two pictures look the same."""
+    """An image's PDQ and thumbnails, which say whether two pictures look the same."""
 
     image: ImageId
     pdq: str  # 256 bits, 64 hex digits, as ThreatExchange writes them
     quality: int  # 0..100; below 50 the picture has few edges, and its hash says little
     thumbnail: str = ""  # 16 by 16 pixels of RGB, row by row, in base64; came later
+    brightness: str = ""  # 32 by 32 pixels of grey, in the same way; came later
 
 
 def page_id(document: str, number: int, rendering: Mapping[str, Any]) -> ImageId:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,13 @@ from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
+from taskgalaxy_ops.release.decontaminate.likeness import FINE, FINE_COLOURS
 from taskgalaxy_ops.release.decontaminate.pictures import CROPS, picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion, question_print
 from taskgalaxy_ops.release.decontaminate.reading import Item, read_items
 from taskgalaxy_ops.sources.inspecting import Bounds, inspect
 from taskgalaxy_ops.sources.pdq import pdq, unpacked
+from taskgalaxy_ops.sources.thumbnail import fine_thumbnail
 from taskgalaxy_ops.storage.benchmark_log import (
     PICTURE_VECTORS,
     PICTURES,
@@ -107,7 +109,7 @@ class _Reading:
     questions: list[BenchmarkQuestion] = field(default_factory=list)
     pictures: list[BenchmarkPicture] = field(default_factory=list)
     texts: dict[int, str] = field(default_factory=dict)  # the different questions
-    prints: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)  # quality and PDQ, by picture
+    prints: dict[str, Prints] = field(default_factory=dict)  # by picture
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # of the different pictures
     refused: dict[str, str] = field(default_factory=dict)  # why a picture is not taken
 
@@ -129,7 +131,9 @@ class _Reading:
                 if picture in self.refused:
                     self.unread[self.refused[picture]] += 1
                 else:
-                    self.pictures.append(BenchmarkPicture(item.item, picture, *self.prints[picture]))
+                    self.pictures.append(
+                        BenchmarkPicture(item=item.item, picture=picture, **self.prints[picture]._asdict())
+                    )
         if fresh:
             for names, vectors in encode_files(self.workspace.checked_encoder(), list(fresh), fresh.__getitem__):
                 self.vectors.update(zip(names, vectors, strict=True))
@@ -159,8 +163,17 @@ class _Reading:
         }
 
 
-def prints_of(image: Pillow.Image) -> tuple[int, tuple[str, ...]]:
-    """The quality of a picture's PDQ, and the PDQ of the whole, of its mirror image and of its crops.
+class Prints(NamedTuple):
+    """What is kept of a picture, as in BenchmarkPicture."""
+
+    quality: int
+    prints: tuple[str, ...]
+    brightness: str
+    colours: str
+
+
+def prints_of(image: Pillow.Image) -> Prints:
+    """The quality of a picture's PDQ, the PDQ of the whole, of its mirror image and of its crops, and thumbnails.
 
     The quality is 0 where another encoding of the same picture has another hash, as that of a symmetric figure has:
     half of its coefficients are nothing but noise.
@@ -173,7 +186,12 @@ def prints_of(image: Pillow.Image) -> tuple[int, tuple[str, ...]]:
     out = io.BytesIO()
     small.save(out, "JPEG", quality=_ROUGH)
     changed = np.bitwise_count(unpacked([pdq(upright(out.getvalue())).bits]) ^ unpacked([pdq(small).bits])).sum()
-    return whole.quality if changed <= _STEADY else 0, (whole.bits, mirrored.bits, *crops)
+    return Prints(
+        whole.quality if changed <= _STEADY else 0,
+        (whole.bits, mirrored.bits, *crops),
+        fine_thumbnail(image, FINE, "L"),
+        fine_thumbnail(image, FINE_COLOURS, "RGB"),
+    )
 
 
 def box_of(size: tuple[int, int], crop: tuple[float, float, float]) -> tuple[int, int, int, int]:

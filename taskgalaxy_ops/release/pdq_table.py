@@ -18,7 +18,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageHash, ImageId
 from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.sources.pdq import pdq
-from taskgalaxy_ops.sources.thumbnail import thumbnail
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, fine_thumbnail, thumbnail
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, short, stage_output_key, table
 from taskgalaxy_ops.workspace import Workspace
@@ -26,7 +26,7 @@ from taskgalaxy_ops.workspace import Workspace
 STAGE = "pdq"
 TABLE = "hashes"
 
-VERSION = 2  # one more whenever the same picture gets another row
+VERSION = 3  # one more whenever the same picture gets another row
 
 _AT_ONCE = 8  # images that are decoded together at most; decoders let other threads work
 
@@ -99,7 +99,7 @@ def _made(
 def _hash(workspace: Workspace, image: ImageId, shard: str) -> ImageHash | None:
     try:
         picture = upright(read_image(workspace, image, shard))
-        return ImageHash(image, *pdq(picture), thumbnail(picture))
+        return ImageHash(image, *pdq(picture), thumbnail(picture), fine_thumbnail(picture, BRIGHTNESS_SIDE, "L"))
     except NotFoundError:  # gone at its source, or taken down meanwhile
         return None
     except TaskGalaxyError:

@@ -20,15 +20,17 @@ class DecontaminateSettings(Strict):
     benchmarks: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of `taskgalaxy benchmarks add`; null: all that the store knows"
     )
-    pdq_bits: int = Field(40, ge=0, le=96, description="pictures are one if their PDQ differs in as many of 256 bits")
-    pdq_bits_cropped: int = Field(48, ge=0, le=96, description="or if it differs in as many from that of a crop")
-    image_cosine: float = Field(
-        0.97,
-        gt=0,
-        le=1,
-        description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
+    pdq_bits: int = Field(
+        30, ge=0, le=96, description="pictures are one if their PDQ differs in as many of 256 bits, and"
     )
-    pdq_bits_alike: int = Field(44, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    correlation: float = Field(
+        0.95, gt=0, le=1, description="the edges in thumbnails of 32 by 32 pixels correlate at least so much"
+    )
+    correlation_alone: float = Field(0.98, gt=0, le=1, description="or if these do so, whatever their PDQ is")
+    pdq_bits_cropped: int = Field(
+        40, ge=0, le=96, description="or if PDQ differs in as many bits from that of a crop, and"
+    )
+    correlation_cropped: float = Field(0.83, gt=0, le=1, description="the edges correlate so much with the crop's")
     question_runs: float = Field(
         0.6, gt=0, le=1, description="questions are one if they share this part of the shorter one's runs of 8 words"
     )

@@ -19,7 +19,9 @@ class BenchmarkPicture:
     item: str  # its id within the benchmark
     picture: str  # hash of its file's SHA-256 (``picture_hash``)
     quality: int  # of its PDQ, 0..100
-    prints: tuple[str, ...]  # PDQ in hex: of the whole, its mirror image, and its crops with theirs
+    prints: tuple[str, ...]  # PDQ in hex: of the whole, its mirror image, and its crops
+    brightness: str = ""  # thumbnail of 64 by 64 pixels of grey, row by row, in base64; came later
+    colours: str = ""  # thumbnail of 32 by 32 pixels of RGB, in the same way; came later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class ImagePrints:
     pictures: Sequence[str]  # as BenchmarkPicture.picture
     pdq: NDArray[np.uint8]  # (n, 32)
     quality: NDArray[np.int64]  # (n,), 0..100
+    brightness: NDArray[np.uint8]  # (n, 32, 32), thumbnails in grey
+    colours: NDArray[np.uint8]  # (n, 16, 16, 3), thumbnails in RGB
     vectors: NDArray[np.float32] | None  # (n, d), of length 1
 
 

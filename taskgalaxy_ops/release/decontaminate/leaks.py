@@ -112,7 +112,11 @@ def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deconta
     if not indexes:
         return
     limits = pictures.PictureThresholds(
-        settings.pdq_bits, settings.pdq_bits_cropped, settings.image_cosine, settings.pdq_bits_alike
+        bits=settings.pdq_bits,
+        correlation=settings.correlation,
+        correlation_alone=settings.correlation_alone,
+        bits_cropped=settings.pdq_bits_cropped,
+        correlation_cropped=settings.correlation_cropped,
     )
     query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
     for prints in inputs.prints([image for (image,) in rows.execute(query)]):
@@ -158,8 +162,10 @@ def _unchecked(inputs: BenchmarkInputs, benchmark: Benchmark) -> dict[str, int]:
     if not benchmark.embedded or inputs.encode is None:
         found["questions whose meaning was not compared: embedded by another encoder"] = compared
         found["pictures whose embeddings were not compared: embedded by another encoder"] = len(benchmark.pictures)
-    found["pictures whose PDQ says little, compared by their files alone: few edges, stripes, symmetry"] = sum(
-        each.quality < pictures.LEAST_QUALITY for each in benchmark.pictures
+    bare = [each for each in benchmark.pictures if not each.brightness]
+    found["pictures added by an earlier version, compared by hashes alone: add the benchmark again"] = len(bare)
+    found["of these, pictures whose PDQ says little, compared by their files alone"] = sum(
+        each.quality < pictures.LEAST_QUALITY for each in bare
     )
     return {why: number for why, number in found.items() if number}
 

@@ -1,9 +1,10 @@
-"""The search for a benchmark's pictures among a release's images: by file, by PDQ, and by embedding with PDQ.
+"""The search for a benchmark's pictures among a release's images: by file, by PDQ, and by the edges in thumbnails.
 
 PDQ (Davis and Rosen, 2019) finds what was encoded, scaled or recoloured again; a crop moves its bits, so that an item
-has the PDQ of its crops, too. Embeddings find candidates; by themselves they prove nothing, since two charts or two
-pages of text lie as near each other as two copies of one. No pair of hashes is compared unless a band of their bits
-agrees but for one bit, or the embeddings are near: never all pairs.
+has the PDQ of its crops, too. Embeddings find candidates; by themselves they prove nothing, and near hashes prove
+little: two charts or two pages of one layout lie as near each other as two copies of one. The edges in thumbnails
+(``likeness``) decide. No pair of hashes is compared unless a band of their bits agrees but for one bit, or the
+embeddings are near: never all pairs.
 """
 
 from __future__ import annotations
@@ -18,29 +19,69 @@ from numpy.typing import NDArray
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
+from taskgalaxy_ops.release.decontaminate.likeness import (
+    CROP_LAST,
+    CROP_STEPS,
+    Bytes,
+    ItemThumbnails,
+    Scores,
+    simple,
+)
+from taskgalaxy_ops.release.decontaminate.near_hashes import Bands, Least, Words, differing, words_of
+from taskgalaxy_ops.sources.pdq import BITS
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE
 
 # Crops of a picture whose PDQ an item has: the part of each side that is left, and where it begins, at every second
 # point of a grid of 13 by 13, as on a chessboard. PDQ changes by a dozen bits where a crop is off by a hundredth.
-CROPS = tuple((0.9, x / 120, y / 120) for x in range(13) for y in range(13) if (x + y) % 2 == 0)
+CROPS = tuple(
+    (0.9, x / CROP_STEPS, y / CROP_STEPS)
+    for x in range(CROP_LAST + 1)
+    for y in range(CROP_LAST + 1)
+    if (x + y) % 2 == 0
+)
 LEAST_QUALITY = 50  # of PDQ; below, there are so few edges that pictures with nothing in common have near hashes
 # Half of the bits of a hash are set, but of stripes and of symmetric pictures: these hashes say less.
 _LEAST_SET = 120
 
 SAME_FILE = "the same file"
 PDQ, MIRRORED, CROPPED = "PDQ", "PDQ of its mirror image", "PDQ of a crop"
-ALIKE = "embedding and PDQ"
+ALIKE = "thumbnail"
+
+
+class _Far(NamedTuple):
+    """Beyond the settings' bits, pictures are still one up to these, where their edges correlate as much as this."""
+
+    bits: int
+    correlation: float
+
+
+class _Looks(NamedTuple):
+    """Whatever their hashes are, simple figures are one whose edges and colours correlate as much as this."""
+
+    edges: float
+    colours: float
+
 
 _WHOLE = 2  # the first prints: of the whole picture and of its mirror image
-_BANDS = 16  # of 16 bits each: of two hashes that differ in 31 bits, one band differs in one bit at most
-_NEAR = 0.6  # cosine from which on an item is a candidate
+_NEAR = 0.35  # cosine from which on an item is a candidate
 _CANDIDATES = 128  # of an image, the nearest; a copy of a page has many pages between itself and its item
 # The prints that decide whether all crops of a candidate are looked at: the whole, its mirror image, and five crops. Of
 # 270 leaked crops each was within 96 bits of one of them (the median 52), and of unrelated pictures one in a hundred.
-_ROUGHLY = (0, 1, *(2 + CROPS.index((0.9, x / 120, y / 120)) for x, y in ((2, 2), (2, 10), (6, 6), (10, 2), (10, 10))))
+_ROUGHLY = (
+    0,
+    1,
+    *(2 + CROPS.index((0.9, x / CROP_STEPS, y / CROP_STEPS)) for x, y in ((2, 2), (2, 10), (6, 6), (10, 2), (10, 10))),
+)
 _ROUGH_BITS = 100
+_FAR, _FAR_CROP = _Far(48, 0.965), _Far(56, 0.94)
+_CROPPED_COLOURS = 0.945  # correlation of colours, of a crop: a figure of another colour elsewhere has the same edges
+_SIMPLE_CROP, _SIMPLE_COLOURS = _Far(24, 0.95), 0.98  # of crops of simple figures, whatever the settings
+_COLOURED = _Looks(0.78, 0.998)  # of simple figures, which lose their edges where they become small, and no colours
+_PATCHED = 0.98  # correlation of edges without the patches that text may cover, with a near PDQ
+# Bits of items without thumbnails, which were added by an earlier version: of the whole and of crops.
+_BARE, _BARE_CROPPED = 40, 48
 _AT_ONCE = 512  # images that are compared with all items at once
-
-Words = NDArray[np.uint64]
+_PAIRS = 1 << 14  # whose hashes are in memory, 3 KB each
 
 
 def picture_hash(file: str) -> str:
@@ -52,10 +93,11 @@ def picture_hash(file: str) -> str:
 class PictureThresholds:
     """From which on two pictures are one."""
 
-    bits: int  # in which PDQ differs at most
-    bits_cropped: int  # in which it differs at most from that of a crop
-    cosine: float  # of the embeddings at least, and then
-    bits_alike: int  # in which PDQ differs at most; 0: not compared
+    bits: int  # in which PDQ differs at most, and then
+    correlation: float  # of the edges of their thumbnails at least
+    correlation_alone: float  # whatever PDQ says
+    bits_cropped: int  # in which PDQ differs at most from that of a crop, and then
+    correlation_cropped: float  # of the edges at least
 
 
 class FoundPicture(NamedTuple):
@@ -79,16 +121,18 @@ class PictureIndex:
             first.setdefault(row.picture, row)  # of several items with one picture, the first by name
         self._rows = list(first.values())
         self._by_file = {row.picture: number for number, row in enumerate(self._rows)}
-        clear = [number for number, row in enumerate(self._rows) if row.quality >= LEAST_QUALITY and row.prints]
-        self._clear = np.array(clear, int)
-        self._prints = _words([self._rows[number].prints for number in clear])
-        embedded = bool(clear) and all(self._rows[number].picture in vectors for number in clear)
-        self._vectors = np.stack([vectors[self._rows[number].picture] for number in clear]) if embedded else None
-        # Where embeddings name candidates for the crops, only the whole pictures are looked for by their bits alone.
-        looked_for = self._prints[:, :_WHOLE] if embedded else self._prints
+        printed = [number for number, row in enumerate(self._rows) if row.prints]
+        self._printed = np.array(printed, int)
+        self._thumbnails = ItemThumbnails([self._rows[number] for number in printed])
+        self._clear = np.array([self._rows[number].quality >= LEAST_QUALITY for number in printed], bool)
+        self._prints = words_of([self._rows[number].prints for number in printed])
+        embedded = bool(printed) and all(self._rows[number].picture in vectors for number in printed)
+        self._vectors = np.stack([vectors[self._rows[number].picture] for number in printed]) if embedded else None
         self._rough = np.ascontiguousarray(self._prints[:, [p for p in _ROUGHLY if p < self._prints.shape[1]]])
-        self._bands = _Bands(looked_for.reshape(-1, 4))
-        self._each = looked_for.shape[1] if clear else 1
+        # Where embeddings name candidates for the crops, only the whole pictures are looked for by their bits alone.
+        looked_for = self._prints[self._clear, : _WHOLE if embedded else None]
+        self._of_band = np.repeat(np.flatnonzero(self._clear), looked_for.shape[1])  # the place of each of its hashes
+        self._bands = Bands(looked_for.reshape(-1, 4))
 
     def search(self, images: ImagePrints, limits: PictureThresholds) -> Iterator[FoundPicture]:
         """For each image that is one of the benchmark's, the surest item, in order of image."""
@@ -96,50 +140,96 @@ class PictureIndex:
         for number, picture in enumerate(images.pictures):
             if (row := self._by_file.get(picture)) is not None:
                 best[number] = FoundPicture(number, self._rows[row].item, SAME_FILE, 1.0)
-        telling = np.bitwise_count(images.pdq).sum(axis=1, dtype=np.int64) >= _LEAST_SET
-        clear = np.flatnonzero((images.quality >= LEAST_QUALITY) & telling)
-        if len(self._clear) and len(clear):
-            words = np.ascontiguousarray(images.pdq[clear]).view(np.uint64)
-            vectors = None if images.vectors is None or self._vectors is None else images.vectors[clear]
-            for start in range(0, len(clear), _AT_ONCE):
-                stop = start + _AT_ONCE
-                part = None if vectors is None else vectors[start:stop]
-                for at, found in self._compared(words[start:stop], part, limits):
-                    number = int(clear[start + at])
-                    if number not in best or _order(found) < _order(best[number]):
-                        best[number] = found._replace(image=number)
+        for start in range(0, len(images.pictures) if len(self._printed) else 0, _AT_ONCE):
+            for found in self._compared(images, slice(start, start + _AT_ONCE), limits):
+                known = best.get(found.image)
+                if known is None or _order(found) < _order(known):
+                    best[found.image] = found
         yield from (best[number] for number in sorted(best))
 
-    def _compared(
-        self, words: Words, vectors: NDArray[np.float32] | None, limits: PictureThresholds
-    ) -> Iterator[tuple[int, FoundPicture]]:
-        """Findings among some images ``(n, 4)``, by the number of the image."""
-        for at, place, bits in self._bands.near(words, max(limits.bits, limits.bits_cropped)):
-            which = place % self._each
-            if bits <= (limits.bits if which < _WHOLE else limits.bits_cropped):
-                yield at, self._found(place // self._each, which, bits)
-        if vectors is None or self._vectors is None:
-            return
-        images, places, cosines = _nearest(vectors, self._vectors)
-        rough = _differing(self._rough[places], words[images, None]).min(axis=1) <= _ROUGH_BITS
-        images, places, cosines = images[rough], places[rough], cosines[rough]
-        differing = _differing(self._prints[places], words[images, None])
-        bounds = np.where(np.arange(differing.shape[1]) < _WHOLE, limits.bits, limits.bits_cropped)
-        closest = (differing - bounds).argmin(axis=1)
-        least = differing[np.arange(len(closest)), closest]
-        near = least <= bounds[closest]
-        alike = (cosines >= limits.cosine) & (least <= limits.bits_alike) & (limits.bits_alike > 0)
-        for hit in np.flatnonzero(near | alike):
-            row = int(places[hit])
-            if near[hit]:
-                yield int(images[hit]), self._found(row, int(closest[hit]), int(least[hit]))
-            else:
-                item = self._rows[self._clear[row]].item
-                yield int(images[hit]), FoundPicture(0, item, ALIKE, round(min(1.0, float(cosines[hit])), 3))
+    def _compared(self, images: ImagePrints, part: slice, limits: PictureThresholds) -> Iterator[FoundPicture]:
+        """Findings among some images."""
+        words = np.ascontiguousarray(images.pdq[part]).view(np.uint64)
+        telling = np.bitwise_count(words).sum(axis=1, dtype=np.int64) >= _LEAST_SET
+        clear = (images.quality[part] >= LEAST_QUALITY) & telling
+        at, places = self._candidates(words, clear, None if images.vectors is None else images.vectors[part], limits)
+        whole, crop = self._bits(words, at, places)
+        seen, sure = self._thumbnails.known[places], clear[at] & self._clear[places]
+        likeness = self._thumbnails.compared(places, images.brightness[part][at])
+        near = _within(whole.least, likeness.whole, limits.bits, limits.correlation, _FAR)
+        near |= (whole.least <= _FAR.bits) & (likeness.patched >= _PATCHED)
+        alone = likeness.whole >= limits.correlation_alone
+        rest = np.flatnonzero(seen & ~alone & (likeness.whole >= _COLOURED.edges))
+        rest = rest[self._thumbnails.coloured(places[rest], images.colours[part][at[rest]]) >= _COLOURED.colours]
+        alone[rest] = simple(images.brightness[part][at[rest]])
+        same = np.where(seen, near | alone, sure & (whole.least <= _BARE))
+        cropped = ~same & np.where(
+            seen,
+            crop.least <= max(limits.bits_cropped, _FAR_CROP.bits),
+            sure & (crop.least <= _BARE_CROPPED),
+        )
+        for pair in np.flatnonzero(same | cropped):
+            number, place = part.start + int(at[pair]), int(places[pair])
+            found = FoundPicture(number, self._rows[self._printed[place]].item, ALIKE, 1.0)
+            looks = images.brightness[number], images.colours[number]
+            if same[pair] and not (seen[pair] and self._thumbnails.other_hues(place, *looks)):
+                if whole.least[pair] <= max(limits.bits, _FAR.bits):
+                    yield found._replace(kind=(PDQ, MIRRORED)[whole.which[pair]], score=_score(whole.least[pair]))
+                else:
+                    yield found._replace(score=round(float(likeness.whole[pair]), 3))
+            if cropped[pair] and (not seen[pair] or self._is_crop(place, crop, int(pair), looks, limits)):
+                yield found._replace(kind=CROPPED, score=_score(crop.least[pair]))
 
-    def _found(self, place: int, which: int, bits: int) -> FoundPicture:
-        kind = (PDQ, MIRRORED)[which] if which < _WHOLE else CROPPED
-        return FoundPicture(0, self._rows[self._clear[place]].item, kind, round(1 - bits / 256, 3))
+    def _candidates(
+        self, words: Words, clear: NDArray[np.bool_], vectors: NDArray[np.float32] | None, limits: PictureThresholds
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs of an image ``(n, 4)`` and a place among the items, each once."""
+        asking = np.flatnonzero(clear)
+        near = list(self._bands.near(words[asking], max(limits.bits, limits.bits_cropped, _FAR_CROP.bits)))
+        hashes, kept = np.array(near, np.int64).reshape(-1, 3)[:, :2].T
+        found = [asking[hashes] * len(self._printed) + self._of_band[kept]]
+        if vectors is not None and self._vectors is not None:
+            at, places = _nearest(vectors, self._vectors)
+            # Where a hash says nothing, thumbnails are all that is looked at.
+            rough = ~(clear[at] & self._clear[places])
+            sure = np.flatnonzero(~rough)
+            rough[sure] = differing(self._rough[places[sure]], words[at[sure], None]).min(axis=1) <= _ROUGH_BITS
+            found.append(at[rough] * len(self._printed) + places[rough])
+        pairs = np.unique(np.concatenate(found))
+        return pairs // len(self._printed), pairs % len(self._printed)
+
+    def _bits(self, words: Words, at: NDArray[np.int64], places: NDArray[np.int64]) -> tuple[Least, Least]:
+        """In how many bits the hashes of pairs differ from those of the whole or its mirror image, and of a crop."""
+        whole, crop = Least.of(len(at)), Least.of(len(at))
+        for start in range(0, len(at), _PAIRS):
+            pairs = slice(start, start + _PAIRS)
+            bits = differing(self._prints[places[pairs]], words[at[pairs], None])
+            whole.take(pairs, bits[:, :_WHOLE])
+            crop.take(pairs, bits[:, _WHOLE:])
+        return whole, crop
+
+    def _is_crop(
+        self, place: int, crop: Least, pair: int, looks: tuple[Bytes, Bytes], limits: PictureThresholds
+    ) -> bool:
+        edges, colours = self._thumbnails.cropped(place, CROPS[crop.which[pair]], *looks)
+        bits = crop.least[pair]
+        if simple(looks[0][None])[0]:
+            near = bits <= _SIMPLE_CROP.bits and edges >= _SIMPLE_CROP.correlation
+            return bool(near and colours >= _SIMPLE_COLOURS)
+        near = _within(bits, np.array(edges), limits.bits_cropped, limits.correlation_cropped, _FAR_CROP)
+        return bool(near and colours >= _CROPPED_COLOURS)
+
+
+def _within(
+    bits: NDArray[np.int64], correlation: Scores, least: int, correlated: float, far: _Far
+) -> NDArray[np.bool_]:
+    """Whether the edges correlate as much as they must where hashes differ in so many bits."""
+    near = (bits <= least) & (correlation >= correlated)
+    return near | ((bits <= far.bits) & (correlation >= max(correlated, far.correlation)))
+
+
+def _score(bits: int) -> float:
+    return round(1 - int(bits) / BITS, 3)
 
 
 _KINDS = (SAME_FILE, PDQ, MIRRORED, CROPPED, ALIKE)
@@ -150,25 +240,8 @@ def _order(found: FoundPicture) -> tuple[int, float, str]:
     return _KINDS.index(found.kind), -found.score, found.item
 
 
-def _words(prints: Sequence[Sequence[str]]) -> Words:
-    """Hashes in hex as ``(pictures, prints, 4)``; all pictures have as many."""
-    if not prints:
-        return np.empty((0, 1, 4), np.uint64)
-    raw = np.frombuffer(bytes.fromhex("".join("".join(each) for each in prints)), np.uint8)
-    return raw.reshape(len(prints), len(prints[0]), 32).view(np.uint64)
-
-
-def _differing(a: Words, b: Words) -> NDArray[np.int64]:
-    """The bits in which hashes ``(…, 4)`` differ, ``(…)``."""
-    counts = np.bitwise_count(a ^ b).astype(np.int64)
-    found: NDArray[np.int64] = counts[..., 0] + counts[..., 1] + counts[..., 2] + counts[..., 3]  # a sum is slower
-    return found
-
-
-def _nearest(
-    images: NDArray[np.float32], items: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of an image and a near item, with their cosines; of each image the nearest few."""
+def _nearest(images: NDArray[np.float32], items: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of an image and a near item; of each image the nearest few."""
     cosines = images @ items.T
     bounds = np.full(len(images), _NEAR, np.float32)
     if cosines.shape[1] > _CANDIDATES:
@@ -177,39 +250,7 @@ def _nearest(
         greatest = np.maximum.reduceat(cosines, first, axis=1)
         bounds = np.maximum(bounds, np.partition(greatest, -_CANDIDATES, axis=1)[:, -_CANDIDATES])
     at, places = np.nonzero(cosines >= bounds[:, None])
-    return at, places, cosines[at, places]
-
-
-class _Bands:
-    """Hashes ``(m, 4)`` by each band of their bits."""
-
-    def __init__(self, words: Words) -> None:
-        self._words = words
-        bands = np.ascontiguousarray(words).view(np.uint16)  # (m, 16)
-        self._order = [np.argsort(bands[:, band], kind="stable") for band in range(_BANDS)]
-        self._keys = [bands[order, band] for band, order in enumerate(self._order)]
-        self._flips = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)
-
-    def near(self, words: Words, bits: int) -> Iterator[tuple[int, int, int]]:
-        """(number of the hash, number of the kept one, bits in which they differ), where these are ``bits`` or fewer.
-
-        Exact up to 31 bits; beyond, some may be missed.
-        """
-        bands = np.ascontiguousarray(words).view(np.uint16)
-        seen: set[tuple[int, int]] = set()
-        for band in range(_BANDS):
-            wanted = (bands[:, band, None] ^ self._flips).reshape(-1)
-            first = np.searchsorted(self._keys[band], wanted, "left")
-            sizes = np.searchsorted(self._keys[band], wanted, "right") - first
-            asking = np.repeat(np.arange(len(wanted)) // len(self._flips), sizes)
-            within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            kept = self._order[band][np.repeat(first, sizes) + within]
-            differing = _differing(self._words[kept], words[asking])
-            for hit in np.flatnonzero(differing <= bits):
-                pair = int(asking[hit]), int(kept[hit])
-                if pair not in seen:
-                    seen.add(pair)
-                    yield (*pair, int(differing[hit]))
+    return at, places
 
 
 def by_file_alone(images: Sequence[ImageId]) -> ImagePrints:
@@ -220,5 +261,7 @@ def by_file_alone(images: Sequence[ImageId]) -> ImagePrints:
         pictures=[picture_hash(image) for image in images],
         pdq=np.zeros((count, 32), np.uint8),
         quality=np.zeros(count, np.int64),
+        brightness=np.zeros((count, BRIGHTNESS_SIDE, BRIGHTNESS_SIDE), np.uint8),
+        colours=np.zeros((count, SIDE, SIDE, 3), np.uint8),
         vectors=None,
     )

@@ -17,6 +17,7 @@ from taskgalaxy_ops.release.decontaminate.pictures import picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion
 from taskgalaxy_ops.release.pdq_table import image_hashes
 from taskgalaxy_ops.sources.pdq import BITS, unpacked
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, pixels_of
 from taskgalaxy_ops.storage.benchmark_log import (
     PICTURE_VECTORS,
     PICTURES,
@@ -124,5 +125,7 @@ def _prints_of(workspace: Workspace, part: Sequence[tuple[ImageShard, list[Image
         pictures=[picture_hash(image) for image in images],
         pdq=unpacked([each.pdq for each in known]),
         quality=np.array([each.quality for each in known], np.int64),
+        brightness=pixels_of([each.brightness for each in known], (BRIGHTNESS_SIDE, BRIGHTNESS_SIDE)),
+        colours=pixels_of([each.thumbnail for each in known], (SIDE, SIDE, 3)),
         vectors=embeddings_of(workspace, part)[1] if embedded else None,
     )

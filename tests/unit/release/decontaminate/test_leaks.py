@@ -23,7 +23,10 @@ def benchmark(name: str, questions: dict[str, str], pictures: dict[str, str] | N
         items=len(questions),
         questions=[BenchmarkQuestion(item, *question_print(text)) for item, text in questions.items()],
         question_vectors={},
-        pictures=[BenchmarkPicture(item, picture_hash(file), 0, ()) for item, file in (pictures or {}).items()],
+        pictures=[
+            BenchmarkPicture(item=item, picture=picture_hash(file), quality=0, prints=())
+            for item, file in (pictures or {}).items()
+        ],
         picture_vectors={},
         **more,
     )

@@ -1,30 +1,34 @@
-"""Which pictures are one: by file, by PDQ of the whole and of crops, and by embedding with PDQ."""
+"""Which pictures are one: by file, by PDQ of the whole and of crops, and by their thumbnails."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from benchmarks.planted_leaks import picture_leaks
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.operations.benchmarks import prints_of
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
+from taskgalaxy_ops.release.decontaminate.near_hashes import Bands
 from taskgalaxy_ops.release.decontaminate.pictures import (
-    ALIKE,
     CROPPED,
     MIRRORED,
     PDQ,
     SAME_FILE,
     PictureIndex,
     PictureThresholds,
+    by_file_alone,
     picture_hash,
 )
 from taskgalaxy_ops.sources.pdq import pdq, unpacked
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, fine_thumbnail, pixels_of, thumbnail
 
-LIMITS = PictureThresholds(bits=40, bits_cropped=48, cosine=0.97, bits_alike=70)
+LIMITS = PictureThresholds(bits=30, correlation=0.95, correlation_alone=0.98, bits_cropped=40, correlation_cropped=0.83)
 
 
 def drawn(seed: int) -> bytes:
@@ -36,18 +40,32 @@ def drawn(seed: int) -> bytes:
 
 
 def kept(item: str, raw: bytes) -> BenchmarkPicture:
-    return BenchmarkPicture(item, picture_hash(sha256_hex(raw)), *prints_of(upright(raw)))
+    return BenchmarkPicture(item=item, picture=picture_hash(sha256_hex(raw)), **prints_of(upright(raw))._asdict())
+
+
+def bare(row: BenchmarkPicture) -> BenchmarkPicture:
+    """As earlier versions kept it."""
+    return replace(row, brightness="", colours="")
 
 
 def prints(raws: list[bytes], vectors: NDArray[np.float32] | None = None) -> ImagePrints:
-    found = [pdq(upright(raw)) for raw in raws]
+    looks = [upright(raw) for raw in raws]
+    hashes = [pdq(each) for each in looks]
     return ImagePrints(
         images=[sha256_hex(raw) for raw in raws],
         pictures=[picture_hash(sha256_hex(raw)) for raw in raws],
-        pdq=unpacked([each.bits for each in found]),
-        quality=np.array([each.quality for each in found]),
+        pdq=unpacked([each.bits for each in hashes]),
+        quality=np.array([each.quality for each in hashes]),
         vectors=vectors,
+        brightness=pixels_of([fine_thumbnail(each, BRIGHTNESS_SIDE, "L") for each in looks], (32, 32)),
+        colours=pixels_of([thumbnail(each) for each in looks], (16, 16, 3)),
     )
+
+
+def hashed(pdq: NDArray[np.uint8], vectors: NDArray[np.float32] | None = None) -> ImagePrints:
+    """Images of which nothing is known but hashes."""
+    names = [f"x{number}" for number in range(len(pdq))]
+    return replace(by_file_alone(names), pdq=pdq, quality=np.full(len(pdq), 100), vectors=vectors)
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +95,70 @@ def test_the_surest_finding_counts_and_others_are_none(index: PictureIndex) -> N
     assert [tuple(each) for each in found] == [(1, "i3", SAME_FILE, 1.0)]
 
 
-def test_embeddings_need_a_pdq_that_is_not_far_and_pictures_without_edges_are_not_compared() -> None:
-    items = [kept("near", drawn(0)), kept("flat", _flat(200))]
-    vectors = {each.picture: np.array([1, 0], np.float32) for each in items}
-    near = bytes.fromhex(items[0].prints[0])
-    moved = (near[:8] + bytes(each ^ 0xF0 for each in near[8:24]) + near[24:]).hex()  # in 64 bits
-    asked = ImagePrints(
-        images=["a", "b", "c", "d"],
-        pictures=["a", "b", "c", "d"],
-        pdq=unpacked([moved, moved, "f" * 64, items[1].prints[0]]),
-        quality=np.array([100, 100, 100, 0]),
-        vectors=np.array([[1, 0], [0.6, 0.8], [1, 0], [1, 0]], np.float32),
-    )
-    found = list(PictureIndex(items, vectors).search(asked, LIMITS))
-    assert [(each.image, each.item, each.kind) for each in found] == [(0, "near", ALIKE)]
-    assert not list(PictureIndex(items, vectors).search(asked, PictureThresholds(40, 48, 0.97, 0)))
-    assert not list(PictureIndex(items, {}).search(asked, LIMITS))
+def page(lines: int, ground: str = "white", ink: str = "#555555", head: str = "navy") -> bytes:
+    """A page of one layout: coloured bars, and between them lines of text, whose lengths hang on the number."""
+    picture = Pillow.new("RGB", (300, 400), ground)
+    drawing = ImageDraw.Draw(picture)
+    for bar in ((0, 0, 300, 60), (0, 130, 90, 250), (200, 330, 300, 400)):
+        drawing.rectangle(bar, head)
+    for row, length in enumerate(np.random.default_rng(lines).integers(100, 175, 30)):
+        drawing.rectangle((110, 80 + 8 * row, 110 + int(length), 82 + 8 * row), ink)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def alike(raws: list[bytes]) -> NDArray[np.float32]:
+    """Embeddings that say nothing: all are one."""
+    return np.tile(np.array([1, 0], np.float32), (len(raws), 1))
+
+
+def test_pages_of_one_layout_are_not_one() -> None:
+    rows = [kept("page", page(0))]
+    index = PictureIndex(rows, {rows[0].picture: alike([b""])[0]})
+    others = [page(number) for number in range(1, 60)]
+    bits = np.bitwise_count(prints(others).pdq ^ unpacked([rows[0].prints[0]])).sum(axis=1)
+    assert (bits <= 48).sum() > 3  # hashes do not tell them apart
+    assert not list(index.search(prints(others, alike(others)), LIMITS))
+    copies = [picture_leaks(page(0), 1)[way] for way in ("re-encoded", "resized", "recoloured", "cropped", "mirrored")]
+    assert len(list(index.search(prints(copies, alike(copies)), LIMITS))) == 5
+    old = PictureIndex(list(map(bare, rows)), {rows[0].picture: alike([b""])[0]})
+    assert len(list(old.search(prints(others), LIMITS))) == (bits <= 40).sum()  # what was added without thumbnails
+
+
+def test_a_drawing_in_another_hue_is_another_and_one_in_grey_is_not() -> None:
+    rows = [kept("blue", page(0, head="navy", ground="#f0f0ff", ink="#3030a0"))]
+    index = PictureIndex(rows, {})
+    red = page(0, head="maroon", ground="#fff0f0", ink="#a03030")
+    grey = io.BytesIO()
+    upright(page(0, head="navy", ground="#f0f0ff", ink="#3030a0")).convert("L").save(grey, "PNG")
+    assert [(each.image, each.kind) for each in index.search(prints([red, grey.getvalue()]), LIMITS)] == [(1, PDQ)]
+
+
+def figure(left: int, tone: str = "red", side: int = 40) -> bytes:
+    """A square on an empty ground."""
+    picture = Pillow.new("RGB", (200, 200), "white")
+    ImageDraw.Draw(picture).rectangle((left, 60, left + side, 60 + side), tone)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_figures_whose_hash_says_nothing_are_compared_by_their_thumbnails() -> None:
+    rows = [kept("square", figure(50))]
+    index = PictureIndex(rows, {rows[0].picture: alike([b""])[0]})
+    ways = picture_leaks(figure(50), 3)
+    asked = [ways["re-encoded"], ways["resized"], figure(100), figure(50, side=70), figure(50, "green")]
+    assert [each.image for each in index.search(prints(asked, alike(asked)), LIMITS)] == [0, 1]
+    # Without thumbnails only its file is: its hash is one of little quality, or half of it is noise.
+    old = PictureIndex(list(map(bare, rows)), {rows[0].picture: alike([b""])[0]})
+    assert not list(old.search(prints([figure(100)], alike([b""])), LIMITS))
+
+
+def test_pictures_without_edges_are_not_compared() -> None:
+    rows = [kept("flat", _flat(200))]
+    index = PictureIndex(rows, {rows[0].picture: alike([b""])[0]})
+    assert not list(index.search(prints([_flat(201), _flat(90)], alike([b"", b""])), LIMITS))
 
 
 def _flat(tone: int) -> bytes:
@@ -106,17 +172,13 @@ def test_no_hash_within_the_bound_is_missed() -> None:
     rng = np.random.default_rng(1)
     items = rng.integers(0, 256, (300, 32), np.uint8)
     asked = rng.integers(0, 256, (400, 32), np.uint8)
-    items[:, 24:] = asked[:, 24:] = 255  # so that all have bits enough
     for row in range(0, 400, 2):
         flips = np.zeros(256, np.uint8)
         flips[rng.choice(256, int(rng.integers(20, 41)), replace=False)] = 1
         asked[row] = items[rng.integers(300)] ^ np.packbits(flips)
-    rows = [BenchmarkPicture(f"{n:03d}", f"{n}", 100, (each.tobytes().hex(),) * 2) for n, each in enumerate(items)]
-    names = [f"x{number}" for number in range(400)]
-    images = ImagePrints(images=names, pictures=names, pdq=asked, quality=np.full(400, 100), vectors=None)
-    found = {(each.image, each.item) for each in PictureIndex(rows, {}).search(images, PictureThresholds(31, 31, 1, 0))}
+    found = list(Bands(items.view(np.uint64)).near(asked.view(np.uint64), 31))
     apart = np.bitwise_count(asked[:, None] ^ items[None]).sum(axis=2)
-    assert found == {(int(a), f"{b:03d}") for a, b in np.argwhere(apart <= 31)}
+    assert {(a, b) for a, b, _ in found} == {(int(a), int(b)) for a, b in np.argwhere(apart <= 31)}
     assert 80 < len(found) < 200
 
 
@@ -127,18 +189,13 @@ def test_of_many_items_the_crops_of_the_nearest_are_compared() -> None:
     near = rng.normal(size=(1200, 8)) * 0.2 + np.array([1, 0, 0, 0, 0, 0, 0, 0])  # all lie within candidates' reach
     vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
     rows = [
-        BenchmarkPicture(f"{n:04d}", f"{n}", 100, tuple(p.tobytes().hex() for p in own)) for n, own in enumerate(hashes)
+        BenchmarkPicture(item=f"{n:04d}", picture=f"{n}", quality=100, prints=tuple(p.tobytes().hex() for p in own))
+        for n, own in enumerate(hashes)
     ]
     index = PictureIndex(rows, {f"{n}": vector for n, vector in enumerate(vectors)})
     asked = np.array([hashes[7, 2], hashes[900, 2], hashes[900, 2]])  # the third's embedding is far from its item's
     hashes[:, 1] = rng.integers(0, 256, (1200, 32), np.uint8)
-    images = ImagePrints(
-        images=["a", "b", "c"],
-        pictures=["a", "b", "c"],
-        pdq=asked,
-        quality=np.full(3, 100),
-        vectors=np.stack([vectors[7], vectors[900], -vectors[900]]),
-    )
+    images = hashed(asked, np.stack([vectors[7], vectors[900], -vectors[900]]))
     assert [(each.image, each.item, each.kind) for each in index.search(images, LIMITS)] == [
         (0, "0007", CROPPED),
         (1, "0900", CROPPED),
