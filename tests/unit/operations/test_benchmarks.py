@@ -19,6 +19,7 @@ from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages.leaks import leaks_page
 from taskgalaxy_ops.reports.text.benchmarks import checked
 from taskgalaxy_ops.sources.originals import read_image
+from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.benchmark_log import BenchmarkLog
 from taskgalaxy_ops.workspace import Workspace
 
@@ -85,6 +86,25 @@ def test_a_benchmark_holds_no_copy_and_no_id_of_an_image(workspace: Workspace, t
     take_down(again(workspace), images[:3])
     assert list(left(again(workspace))) == []
     assert verify(again(workspace)).damage == []
+
+
+def test_a_benchmark_of_an_earlier_version_is_compared_by_hashes_and_the_release_says_so(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder(tmp_path / "mm", tmp_path / "images", ["000", "001"])
+    with monkeypatch.context() as earlier:  # no thumbnails were kept
+        earlier.setattr(benchmarks, "fine_thumbnail", lambda *_: "")
+        old = benchmarks.add(workspace, "mm", place).benchmark
+    first = publish.publish(again(workspace))
+    told = "pictures added by an earlier version, compared by hashes alone: add the benchmark again"
+    [said] = json.loads(workspace.store.get(keys.release(first.release.version) + "leaks.json"))["benchmarks"]
+    assert said["unchecked"][told] == 2
+    assert set(first.funnel.rejects) == {"benchmark image"}
+    assert benchmarks.add(again(workspace), "mm", place).benchmark.hash != old.hash
+    [said] = json.loads(
+        workspace.store.get(keys.release(publish.publish(again(workspace)).release.version) + "leaks.json")
+    )["benchmarks"]
+    assert told not in said["unchecked"]
 
 
 def test_the_same_items_again_add_nothing_in_any_order(workspace: Workspace, tmp_path: Path) -> None:
