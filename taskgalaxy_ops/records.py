@@ -126,6 +126,14 @@ class ImageHash:
     brightness: str = ""  # 32 by 32 pixels of grey, in the same way; came later
 
 
+@dataclass(frozen=True, slots=True)
+class CopyVector:
+    """An image's SSCD descriptor, which says whether two pictures are copies of one."""
+
+    image: ImageId
+    vector: str  # float16, in base64
+
+
 def page_id(document: str, number: int, rendering: Mapping[str, Any]) -> ImageId:
     """The identity of a page of a document, which no version of the library that draws it changes.
 

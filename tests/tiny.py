@@ -41,7 +41,9 @@ class TinyEncoder:
     def _points(self, raws: Sequence[bytes]) -> Vectors:
         self.passes += len(raws)
         seeds = [int(sha256_hex(raw)[:8], 16) for raw in raws]
-        return normalise(np.array([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]))
+        return normalise(
+            np.array([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]).reshape(-1, self.dim)
+        )
 
     def encode_images(self, images: Sequence[Pillow.Image]) -> Vectors:
         return self._points([image.tobytes() for image in images])

@@ -50,7 +50,8 @@ def _list(chosen: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
-    found = leak_report(workspace)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = leak_report(workspace, progress)
     lines = text.checked(found)
     if chosen.html:
         write_whole(chosen.html, leaks_page(found, lambda image: thumbnail(read_image(workspace, image))))

@@ -17,10 +17,12 @@ from PIL import Image as Pillow
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.copy_detector import CopyDetector
 from taskgalaxy_ops.models.encoders.stream import encode_files
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image
+from taskgalaxy_ops.release.copy_vectors import copy_detector
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
 from taskgalaxy_ops.release.decontaminate.likeness import FINE, FINE_COLOURS
 from taskgalaxy_ops.release.decontaminate.pictures import CROPS, picture_hash
@@ -30,6 +32,7 @@ from taskgalaxy_ops.sources.inspecting import Bounds, inspect
 from taskgalaxy_ops.sources.pdq import pdq, unpacked
 from taskgalaxy_ops.sources.thumbnail import fine_thumbnail
 from taskgalaxy_ops.storage.benchmark_log import (
+    COPY_VECTORS,
     PICTURE_VECTORS,
     PICTURES,
     QUESTION_VECTORS,
@@ -68,7 +71,7 @@ def add(workspace: Workspace, name: str, location: str, progress: Progress | Non
         raise SettingsError(f"benchmark {shown(name)!r}: use letters, digits and . _ - + and blanks, 64 at most.")
     progress = progress or Silent()
     progress.stage("benchmark", None, "items")
-    reading = _Reading(workspace=workspace)
+    reading = _Reading(workspace=workspace, detector=copy_detector(workspace))
     items = iter(read_items(location, **workspace.s3_options))
     while part := list(islice(items, _AT_ONCE)):
         reading.take(part)
@@ -82,6 +85,7 @@ def add(workspace: Workspace, name: str, location: str, progress: Progress | Non
         unread=dict(sorted(reading.unread.items())),
         encoder=workspace.encoder_id,
         tables=tables,
+        sscd=reading.detector.weights if reading.detector else "",
     )
     made = BenchmarkLog(workspace.store).add(entry)
     standing = BenchmarkLog(workspace.store).read().get(name, entry)
@@ -104,6 +108,7 @@ class _Reading:
     """The fingerprints of the items that were read so far; of their pictures none is kept."""
 
     workspace: Workspace
+    detector: CopyDetector | None
     items: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     questions: list[BenchmarkQuestion] = field(default_factory=list)
@@ -111,6 +116,7 @@ class _Reading:
     texts: dict[int, str] = field(default_factory=dict)  # the different questions
     prints: dict[str, Prints] = field(default_factory=dict)  # by picture
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # of the different pictures
+    copies: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # SSCD's descriptors of these
     refused: dict[str, str] = field(default_factory=dict)  # why a picture is not taken
 
     def take(self, part: Iterable[Item]) -> None:
@@ -142,7 +148,10 @@ class _Reading:
         chosen = self.workspace.settings.ingest
         found = inspect(raw, Bounds(chosen.max_pixels, 1))
         if isinstance(found, Image):
-            self.prints[picture] = prints_of(upright(raw))
+            image = upright(raw)
+            self.prints[picture] = prints_of(image)
+            if self.detector is not None:
+                self.copies[picture] = self.detector.vector(image)
             fresh[picture] = raw
         else:
             self.refused[picture] = f"pictures that cannot be read: {found[0]}"
@@ -155,7 +164,9 @@ class _Reading:
         dim = self.workspace.checked_encoder().dim
         vectors = np.stack([self.vectors[each] for each in pictures]) if pictures else np.empty((0, dim), np.float32)
         order: Any = lambda row: (row.item, row.ordered)  # noqa: E731
+        described = [self.copies[each] for each in pictures] if self.copies else []
         return {
+            **({COPY_VECTORS: embedding_table(pictures, np.stack(described))} if described else {}),
             QUESTIONS: table(sorted(self.questions, key=order), BenchmarkQuestion),
             QUESTION_VECTORS: embedding_table([str(ordered) for ordered in texts], embedded),
             PICTURES: table(sorted(self.pictures, key=lambda row: (row.item, row.picture)), BenchmarkPicture),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId, PairId
 from taskgalaxy_ops.release.decontaminate.leaks import BenchmarkCount, counts
 from taskgalaxy_ops.release.decontaminate.reading import Item, read_items
@@ -48,7 +49,7 @@ class LeakReport:
     unread: Mapping[str, str] = field(default_factory=dict)  # by benchmark, why its items cannot be shown
 
 
-def leak_report(workspace: Workspace) -> LeakReport:
+def leak_report(workspace: Workspace, progress: Progress | None = None) -> LeakReport:
     """Compare the accepted pairs with the benchmarks, by the settings' thresholds or by the package's.
 
     Raises SettingsError where the store knows none.
@@ -59,7 +60,7 @@ def leak_report(workspace: Workspace) -> LeakReport:
             release=chosen.model_copy(update={"decontaminate": DecontaminateSettings()})
         )
     results = RunResults(workspace)
-    inputs = release_inputs(results)
+    inputs = release_inputs(results, progress=progress)
     with release.select_samples(inputs, workspace.settings.release) as plan:
         assert inputs.benchmarks is not None  # else compared_with had raised
         found = counts(plan.rows, inputs.benchmarks)

@@ -18,8 +18,8 @@ from taskgalaxy_ops.hashing import draw, fingerprint, sha256_hex
 from taskgalaxy_ops.operations.answers import altered_pairs
 from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import Image, ImageHash, LabelReject, Node
-from taskgalaxy_ops.release import MANIFEST, pdq_table
+from taskgalaxy_ops.records import CopyVector, Image, ImageHash, LabelReject, Node
+from taskgalaxy_ops.release import MANIFEST, copy_vectors, pdq_table
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion
 from taskgalaxy_ops.release.publish import Published, published
@@ -40,8 +40,12 @@ _ORIGINALS_A_SHARD = 20  # originals of an image shard that are read at their so
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
     (pdq_table.STAGE, pdq_table.TABLE): ImageHash,
+    (copy_vectors.STAGE, copy_vectors.TABLE): CopyVector,
     **{(stage.name, name): record for stage in STAGES for name, record in stage.tables.items()},
 }
+
+
+_SIDE = (pdq_table.STAGE, copy_vectors.STAGE)  # stages of side tables
 
 
 @dataclass(slots=True)
@@ -140,7 +144,7 @@ def _marked(workspace: Workspace, data: Collection[str]) -> _Checks:
     for shard in shards:
         yield "table", lambda shard=shard: _is_there(shard.images.key, data, shard.stage_output().marker)  # type: ignore[misc]
     found = (stage_output for shard in shards for stage_output in workspace.stage_outputs.committed(shard.id).values())
-    stage_outputs = [stage_output for stage_output in found if stage_output.stage in {*NAMES, pdq_table.STAGE}]
+    stage_outputs = [stage_output for stage_output in found if stage_output.stage in {*NAMES, *_SIDE}]
     for stage_output, digest in marker_summaries(workspace.store, stage_outputs).items():
         for key in digest.data:
             yield "table", lambda key=key, stage_output=stage_output: _is_there(key, data, stage_output.marker)  # type: ignore[misc]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from taskgalaxy_ops.generation.embed import embeddings_of
 from taskgalaxy_ops.models.encoders.base import Vectors
+from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.near_pictures import Looks
 from taskgalaxy_ops.release.pdq_table import image_hashes
@@ -18,13 +19,17 @@ from taskgalaxy_ops.sources.thumbnail import LENGTH, shapes_of
 from taskgalaxy_ops.workspace import Workspace
 
 
-def looks_for(workspace: Workspace) -> Callable[[Sequence[ImageId]], Looks] | None:
+def looks_for(workspace: Workspace, progress: Progress | None = None) -> Callable[[Sequence[ImageId]], Looks] | None:
     """What ``release.near_duplicates`` compares of images; None: it is not set."""
     chosen = workspace.settings.release.near_duplicates
     if chosen is None:
         return None
     return partial(
-        looks_of, workspace, vectors=chosen.pdq_bits_alike > 0, thumbnails=chosen.thumbnail_correlation is not None
+        looks_of,
+        workspace,
+        vectors=chosen.pdq_bits_alike > 0,
+        thumbnails=chosen.thumbnail_correlation is not None,
+        progress=progress,
     )
 
 
@@ -36,7 +41,14 @@ def question_encoder(workspace: Workspace) -> Callable[[Sequence[str]], Vectors]
     return lambda texts: workspace.checked_encoder().encode_texts(texts)
 
 
-def looks_of(workspace: Workspace, images: Sequence[ImageId], *, vectors: bool, thumbnails: bool) -> Looks:
+def looks_of(
+    workspace: Workspace,
+    images: Sequence[ImageId],
+    *,
+    vectors: bool,
+    thumbnails: bool,
+    progress: Progress | None = None,
+) -> Looks:
     """How images of the store look; what the store lacks is made. Raises EncoderError.
 
     vectors, thumbnails: these, too. Memory: 40 bytes an image, 768 with thumbnails, and its embedding if asked for.
@@ -50,7 +62,7 @@ def looks_of(workspace: Workspace, images: Sequence[ImageId], *, vectors: bool, 
     pdq, quality = np.zeros((len(images), BITS // 8), np.uint8), np.zeros(len(images), np.int64)
     shapes = np.zeros((len(images), LENGTH), np.int8) if thumbnails else None
     found: NDArray[np.float32] | None = None
-    for shard, hashes in image_hashes(workspace, shards):
+    for shard, hashes in image_hashes(workspace, shards, progress):
         known = [number for number in place[shard.id] if images[number] in hashes]
         pdq[known] = unpacked([hashes[images[number]].pdq for number in known])
         quality[known] = [hashes[images[number]].quality for number in known]

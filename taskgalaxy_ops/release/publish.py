@@ -86,7 +86,7 @@ def publish(
         return _unmade(workspace, latest)
     if latest and not renew and _made_before(results, latest):
         return replace(_unmade(workspace, latest), older=True)
-    with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
+    with release.select_samples(release_inputs(results, progress=progress), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
@@ -346,8 +346,13 @@ def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.Sh
         )
 
 
-def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) -> release.ReleaseInputs:
-    """The inputs of a release, from a run's results and the store. rules: None: those of the settings."""
+def release_inputs(
+    results: RunResults, rules: ReleaseSettings | None = None, progress: Progress | None = None
+) -> release.ReleaseInputs:
+    """The inputs of a release, from a run's results and the store. rules: None: those of the settings.
+
+    progress: of the comparison of pictures, which decodes each image once.
+    """
     workspace = results.workspace
     settings = workspace.settings
     rules = rules or settings.release
@@ -373,8 +378,8 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         pending=results.pending,
         rules=data_rules(workspace),
         measure=recorded(workspace),
-        benchmarks=benchmark_inputs(workspace),
-        looks=looks_for(workspace),
+        benchmarks=benchmark_inputs(workspace, progress),
+        looks=looks_for(workspace, progress),
         encode_questions=question_encoder(workspace),
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,

@@ -31,6 +31,12 @@ class DecontaminateSettings(Strict):
         40, ge=0, le=96, description="or if PDQ differs in as many bits from that of a crop, and"
     )
     correlation_cropped: float = Field(0.83, gt=0, le=1, description="the edges correlate so much with the crop's")
+    sscd: str | None = Field(
+        None, description="a file of SSCD's weights in TorchScript; null: pictures are not compared by SSCD"
+    )
+    sscd_cosine: float = Field(
+        0.75, gt=0, le=1, description="pictures are one if the cosine of their SSCD descriptors is at least this"
+    )
     question_runs: float = Field(
         0.6, gt=0, le=1, description="questions are one if they share this part of the shorter one's runs of 8 words"
     )

@@ -18,6 +18,7 @@ from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.storage.shards import TableRef
 
 QUESTIONS, PICTURES, QUESTION_VECTORS, PICTURE_VECTORS = "questions", "pictures", "question_vectors", "picture_vectors"
+COPY_VECTORS = "copy_vectors"  # only where SSCD's weights are given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +32,15 @@ class BenchmarkEntry:
     unread: Mapping[str, int] = field(default_factory=dict)  # what was not taken, by why
     encoder: str  # id of the encoder whose embeddings it has
     tables: Mapping[str, TableRef]
+    sscd: str = ""  # the SHA-256 of the weights of SSCD whose descriptors it has; "": it has none; came later
     number: int = 0  # of the entry; 0: it is not recorded
 
     @property
     def hash(self) -> str:
         """The fingerprint of what is compared, wherever it was read."""
         tables = {name: ref.rows_hash for name, ref in self.tables.items()}
-        return fingerprint("benchmark", {"encoder": self.encoder, "tables": tables, "items": self.items})
+        made = {"encoder": self.encoder, "tables": tables, "items": self.items}
+        return fingerprint("benchmark", {**made, "sscd": self.sscd} if self.sscd else made)
 
 
 class BenchmarkLog:

@@ -36,6 +36,8 @@ class Benchmark:
     picture_vectors: Mapping[str, NDArray[np.float32]]  # by ``picture``; {}: of another encoder than the store's
     unread: Mapping[str, int] = field(default_factory=dict)  # what was not taken of it, by why
     embedded: bool = True  # by the store's encoder
+    copy_vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # SSCD's, by ``picture``
+    described: bool = True  # by the SSCD that the settings name, if they name one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class ImagePrints:
     brightness: NDArray[np.uint8]  # (n, 32, 32), thumbnails in grey
     colours: NDArray[np.uint8]  # (n, 16, 16, 3), thumbnails in RGB
     vectors: NDArray[np.float32] | None  # (n, d), of length 1
+    copies: NDArray[np.float32] | None = None  # (n, d), SSCD's descriptors; None: the settings name no SSCD
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ def _asked(rows: sqlite3.Connection) -> Iterator[tuple[PairId, str]]:
 
 def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: DecontaminateSettings) -> Iterator[Leak]:
     indexes = {
-        each.name: pictures.PictureIndex(each.pictures, each.picture_vectors)
+        each.name: pictures.PictureIndex(each.pictures, each.picture_vectors, each.copy_vectors)
         for each in inputs.benchmarks
         if each.pictures
     }
@@ -117,6 +117,7 @@ def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deconta
         correlation_alone=settings.correlation_alone,
         bits_cropped=settings.pdq_bits_cropped,
         correlation_cropped=settings.correlation_cropped,
+        copies=settings.sscd_cosine,
     )
     query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
     for prints in inputs.prints([image for (image,) in rows.execute(query)]):
@@ -162,6 +163,10 @@ def _unchecked(inputs: BenchmarkInputs, benchmark: Benchmark) -> dict[str, int]:
     if not benchmark.embedded or inputs.encode is None:
         found["questions whose meaning was not compared: embedded by another encoder"] = compared
         found["pictures whose embeddings were not compared: embedded by another encoder"] = len(benchmark.pictures)
+    if not benchmark.described:
+        found["pictures that SSCD did not compare, described by other weights or none: add the benchmark again"] = len(
+            benchmark.pictures
+        )
     bare = [each for each in benchmark.pictures if not each.brightness]
     found["pictures added by an earlier version, compared by hashes alone: add the benchmark again"] = len(bare)
     found["of these, pictures whose PDQ says little, compared by their files alone"] = sum(

@@ -46,6 +46,7 @@ _LEAST_SET = 120
 SAME_FILE = "the same file"
 PDQ, MIRRORED, CROPPED = "PDQ", "PDQ of its mirror image", "PDQ of a crop"
 ALIKE = "thumbnail"
+COPY = "SSCD"
 
 
 class _Far(NamedTuple):
@@ -81,6 +82,7 @@ _PATCHED = 0.98  # correlation of edges without the patches that text may cover,
 # Bits of items without thumbnails, which were added by an earlier version: of the whole and of crops.
 _BARE, _BARE_CROPPED = 40, 48
 _AT_ONCE = 512  # images that are compared with all items at once
+_ROUNDED = 1e-4  # by which a cosine in float32 may be off
 _PAIRS = 1 << 14  # whose hashes are in memory, 3 KB each
 
 
@@ -89,7 +91,7 @@ def picture_hash(file: str) -> str:
     return fingerprint("benchmark.picture", file)[:32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PictureThresholds:
     """From which on two pictures are one."""
 
@@ -98,6 +100,7 @@ class PictureThresholds:
     correlation_alone: float  # whatever PDQ says
     bits_cropped: int  # in which PDQ differs at most from that of a crop, and then
     correlation_cropped: float  # of the edges at least
+    copies: float = 1.0  # cosine of SSCD's descriptors at least, where they are compared
 
 
 class FoundPicture(NamedTuple):
@@ -112,10 +115,16 @@ class FoundPicture(NamedTuple):
 class PictureIndex:
     """The pictures of one benchmark, ready to be compared.
 
-    vectors: by ``picture``, embeddings (d,) of length 1; {}: they are not compared by these.
+    vectors: by ``picture``, embeddings (d,) of length 1; {}: they are not compared by these. copies: SSCD's descriptors
+    in the same way, which are compared in place of the embeddings; {}: they are not.
     """
 
-    def __init__(self, rows: Sequence[BenchmarkPicture], vectors: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[BenchmarkPicture],
+        vectors: Mapping[str, NDArray[np.float32]],
+        copies: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         first: dict[str, BenchmarkPicture] = {}
         for row in sorted(rows, key=lambda row: (row.item, row.picture)):
             first.setdefault(row.picture, row)  # of several items with one picture, the first by name
@@ -126,6 +135,8 @@ class PictureIndex:
         self._thumbnails = ItemThumbnails([self._rows[number] for number in printed])
         self._clear = np.array([self._rows[number].quality >= LEAST_QUALITY for number in printed], bool)
         self._prints = words_of([self._rows[number].prints for number in printed])
+        self._described = bool(printed and copies) and all(self._rows[n].picture in (copies or {}) for n in printed)
+        vectors = copies if self._described and copies else vectors
         embedded = bool(printed) and all(self._rows[number].picture in vectors for number in printed)
         self._vectors = np.stack([vectors[self._rows[number].picture] for number in printed]) if embedded else None
         self._rough = np.ascontiguousarray(self._prints[:, [p for p in _ROUGHLY if p < self._prints.shape[1]]])
@@ -152,7 +163,9 @@ class PictureIndex:
         words = np.ascontiguousarray(images.pdq[part]).view(np.uint64)
         telling = np.bitwise_count(words).sum(axis=1, dtype=np.int64) >= _LEAST_SET
         clear = (images.quality[part] >= LEAST_QUALITY) & telling
-        at, places = self._candidates(words, clear, None if images.vectors is None else images.vectors[part], limits)
+        compared = images.copies if self._described else images.vectors
+        vectors = None if compared is None else compared[part]
+        at, places = self._candidates(words, clear, vectors, limits)
         whole, crop = self._bits(words, at, places)
         seen, sure = self._thumbnails.known[places], clear[at] & self._clear[places]
         likeness = self._thumbnails.compared(places, images.brightness[part][at])
@@ -168,10 +181,13 @@ class PictureIndex:
             crop.least <= max(limits.bits_cropped, _FAR_CROP.bits),
             sure & (crop.least <= _BARE_CROPPED),
         )
-        for pair in np.flatnonzero(same | cropped):
+        copies = self._copies(vectors, at, places)
+        for pair in np.flatnonzero(same | cropped | (copies >= limits.copies)):
             number, place = part.start + int(at[pair]), int(places[pair])
             found = FoundPicture(number, self._rows[self._printed[place]].item, ALIKE, 1.0)
             looks = images.brightness[number], images.colours[number]
+            if copies[pair] >= limits.copies:
+                yield found._replace(kind=COPY, score=round(min(1.0, float(copies[pair])), 3))
             if same[pair] and not (seen[pair] and self._thumbnails.other_hues(place, *looks)):
                 if whole.least[pair] <= max(limits.bits, _FAR.bits):
                     yield found._replace(kind=(PDQ, MIRRORED)[whole.which[pair]], score=_score(whole.least[pair]))
@@ -179,6 +195,13 @@ class PictureIndex:
                     yield found._replace(score=round(float(likeness.whole[pair]), 3))
             if cropped[pair] and (not seen[pair] or self._is_crop(place, crop, int(pair), looks, limits)):
                 yield found._replace(kind=CROPPED, score=_score(crop.least[pair]))
+
+    def _copies(self, vectors: NDArray[np.float32] | None, at: NDArray[np.int64], places: NDArray[np.int64]) -> Scores:
+        """The cosines of pairs' descriptors; -1 where there are none."""
+        if not self._described or vectors is None or self._vectors is None:
+            return np.full(len(at), -1.0)
+        found: Scores = np.round(np.einsum("ij,ij->i", vectors[at], self._vectors[places], dtype=np.float64), 6)
+        return found
 
     def _candidates(
         self, words: Words, clear: NDArray[np.bool_], vectors: NDArray[np.float32] | None, limits: PictureThresholds
@@ -189,9 +212,11 @@ class PictureIndex:
         hashes, kept = np.array(near, np.int64).reshape(-1, 3)[:, :2].T
         found = [asking[hashes] * len(self._printed) + self._of_band[kept]]
         if vectors is not None and self._vectors is not None:
-            at, places = _nearest(vectors, self._vectors)
-            # Where a hash says nothing, thumbnails are all that is looked at.
+            at, places, cosines = _nearest(vectors, self._vectors)
+            # Where a hash says nothing, thumbnails are all that is looked at, or descriptors.
             rough = ~(clear[at] & self._clear[places])
+            if self._described:
+                rough |= cosines >= limits.copies - _ROUNDED
             sure = np.flatnonzero(~rough)
             rough[sure] = differing(self._rough[places[sure]], words[at[sure], None]).min(axis=1) <= _ROUGH_BITS
             found.append(at[rough] * len(self._printed) + places[rough])
@@ -232,7 +257,7 @@ def _score(bits: int) -> float:
     return round(1 - int(bits) / BITS, 3)
 
 
-_KINDS = (SAME_FILE, PDQ, MIRRORED, CROPPED, ALIKE)
+_KINDS = (SAME_FILE, PDQ, MIRRORED, CROPPED, ALIKE, COPY)
 
 
 def _order(found: FoundPicture) -> tuple[int, float, str]:
@@ -240,8 +265,10 @@ def _order(found: FoundPicture) -> tuple[int, float, str]:
     return _KINDS.index(found.kind), -found.score, found.item
 
 
-def _nearest(images: NDArray[np.float32], items: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of an image and a near item; of each image the nearest few."""
+def _nearest(
+    images: NDArray[np.float32], items: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Pairs of an image and a near item, with their cosines; of each image the nearest few."""
     cosines = images @ items.T
     bounds = np.full(len(images), _NEAR, np.float32)
     if cosines.shape[1] > _CANDIDATES:
@@ -250,7 +277,7 @@ def _nearest(images: NDArray[np.float32], items: NDArray[np.float32]) -> tuple[N
         greatest = np.maximum.reduceat(cosines, first, axis=1)
         bounds = np.maximum(bounds, np.partition(greatest, -_CANDIDATES, axis=1)[:, -_CANDIDATES])
     at, places = np.nonzero(cosines >= bounds[:, None])
-    return at, places
+    return at, places, cosines[at, places]
 
 
 def by_file_alone(images: Sequence[ImageId]) -> ImagePrints:

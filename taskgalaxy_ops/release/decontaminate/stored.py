@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.generation.embed import embeddings_of
+from taskgalaxy_ops.models.copy_detector import CopyDetector
+from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageHash, ImageId
+from taskgalaxy_ops.release.copy_vectors import copy_detector, copy_vectors
 from taskgalaxy_ops.release.decontaminate.benchmark import Benchmark, BenchmarkInputs, BenchmarkPicture, ImagePrints
 from taskgalaxy_ops.release.decontaminate.pictures import picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion
@@ -19,6 +22,7 @@ from taskgalaxy_ops.release.pdq_table import image_hashes
 from taskgalaxy_ops.sources.pdq import BITS, unpacked
 from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, pixels_of
 from taskgalaxy_ops.storage.benchmark_log import (
+    COPY_VECTORS,
     PICTURE_VECTORS,
     PICTURES,
     QUESTION_VECTORS,
@@ -58,28 +62,38 @@ def compared_with(workspace: Workspace) -> list[BenchmarkEntry]:
 def benchmark_rules(workspace: Workspace) -> dict[str, Any]:
     """The benchmarks that a release depends on: by the names, what they hold; {}: it is compared with none."""
     found = compared_with(workspace)
-    return {"release.decontaminate.with": [f"{each.name} {short(each.hash)}" for each in found]} if found else {}
+    rules: dict[str, Any] = {"release.decontaminate.with": [f"{each.name} {short(each.hash)}" for each in found]}
+    if (detector := copy_detector(workspace)) is not None:
+        rules["release.decontaminate.by"] = f"SSCD {short(detector.weights)}"
+    return rules if found else {}
 
 
-def benchmark_inputs(workspace: Workspace) -> BenchmarkInputs | None:
+def benchmark_inputs(workspace: Workspace, progress: Progress | None = None) -> BenchmarkInputs | None:
     """What a release is compared with; None: the settings compare nothing. Raises as ``compared_with``."""
     entries = compared_with(workspace)
     if not entries:
         return None
     own = [entry.encoder == workspace.encoder_id for entry in entries]
+    detector = copy_detector(workspace)
     return BenchmarkInputs(
-        benchmarks=[loaded(workspace, entry, embedded) for entry, embedded in zip(entries, own, strict=True)],
+        benchmarks=[loaded(workspace, entry, embedded, detector) for entry, embedded in zip(entries, own, strict=True)],
         encode=(lambda texts: workspace.checked_encoder().encode_texts(texts)) if any(own) else None,
-        prints=partial(_prints, workspace, embedded=any(own)),
+        prints=partial(_prints, workspace, embedded=any(own), detector=detector, progress=progress or Silent()),
     )
 
 
-def loaded(workspace: Workspace, entry: BenchmarkEntry, embedded: bool) -> Benchmark:
-    """A benchmark with its tables. embedded: with its embeddings, too. Raises DamageError."""
-    outputs = workspace.stage_outputs
+def loaded(
+    workspace: Workspace, entry: BenchmarkEntry, embedded: bool, detector: CopyDetector | None = None
+) -> Benchmark:
+    """A benchmark with its tables. embedded: with its embeddings, too. detector: with the descriptors that it made.
 
-    def vectors(name: str) -> Mapping[str, NDArray[np.float32]]:
-        if not embedded or name not in entry.tables:
+    Raises DamageError.
+    """
+    outputs = workspace.stage_outputs
+    described = detector is not None and entry.sscd == detector.weights
+
+    def vectors(name: str, wanted: bool = embedded) -> Mapping[str, NDArray[np.float32]]:
+        if not wanted or name not in entry.tables:
             return {}
         ids, found = outputs.read_embeddings(entry.tables[name])
         return dict(zip(ids, found, strict=True))
@@ -93,27 +107,38 @@ def loaded(workspace: Workspace, entry: BenchmarkEntry, embedded: bool) -> Bench
         picture_vectors=vectors(PICTURE_VECTORS),
         unread=entry.unread,
         embedded=embedded,
+        copy_vectors=vectors(COPY_VECTORS, described),
+        described=described or detector is None,
     )
 
 
-def _prints(workspace: Workspace, images: Sequence[ImageId], embedded: bool) -> Iterator[ImagePrints]:
-    """The prints of images, some image shards at a time. embedded: with their embeddings.
+def _prints(
+    workspace: Workspace, images: Sequence[ImageId], embedded: bool, detector: CopyDetector | None, progress: Progress
+) -> Iterator[ImagePrints]:
+    """The prints of images, some image shards at a time. embedded: with their embeddings. detector: with its vectors.
 
-    What the store lacks of them is made: PDQ is kept, an embedding is not. Raises EncoderError.
+    What the store lacks of them is made: an embedding is not kept, all else is. Raises EncoderError.
     """
     index, shards = workspace.registry.known(), {shard.id: shard for shard in workspace.registry.shards()}
     by_shard: dict[str, list[ImageId]] = {}
     for image in images:
         by_shard.setdefault(str(index.get(image)), []).append(image)
     part: list[tuple[ImageShard, list[ImageId]]] = []
+    progress.stage("decontaminate", len(by_shard), "shards")
     for number, shard in enumerate(sorted(by_shard), 1):
         part.append((shards[shard], by_shard[shard]))
         if sum(len(own) for _, own in part) >= _AT_ONCE or number == len(by_shard):
-            yield _prints_of(workspace, part, embedded)
+            yield _prints_of(workspace, part, embedded, detector)
+            progress.advance("decontaminate", len(part))
             part = []
 
 
-def _prints_of(workspace: Workspace, part: Sequence[tuple[ImageShard, list[ImageId]]], embedded: bool) -> ImagePrints:
+def _prints_of(
+    workspace: Workspace,
+    part: Sequence[tuple[ImageShard, list[ImageId]]],
+    embedded: bool,
+    detector: CopyDetector | None,
+) -> ImagePrints:
     hashes: dict[ImageId, ImageHash] = {}
     for _, found in image_hashes(workspace, [shard for shard, _ in part]):
         hashes |= found
@@ -128,4 +153,16 @@ def _prints_of(workspace: Workspace, part: Sequence[tuple[ImageShard, list[Image
         brightness=pixels_of([each.brightness for each in known], (BRIGHTNESS_SIDE, BRIGHTNESS_SIDE)),
         colours=pixels_of([each.thumbnail for each in known], (SIDE, SIDE, 3)),
         vectors=embeddings_of(workspace, part)[1] if embedded else None,
+        copies=None if detector is None else _copies(workspace, part, detector),
     )
+
+
+def _copies(
+    workspace: Workspace, part: Sequence[tuple[ImageShard, list[ImageId]]], detector: CopyDetector
+) -> NDArray[np.float32]:
+    """SSCD's descriptors of images ``(n, d)``; 0 of a file that cannot be decoded now."""
+    found: dict[ImageId, NDArray[np.float32]] = {}
+    for _, vectors in copy_vectors(workspace, detector, [shard for shard, _ in part]):
+        found |= vectors
+    none = np.zeros(len(next(iter(found.values()))) if found else 1, np.float32)
+    return np.stack([found.get(image, none) for _, own in part for image in own])

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import MemoryStore
+from PIL import Image as Pillow
 from tiny import TinyModels, tiny_images, tiny_models, tiny_settings, tiny_workspace  # noqa: F401
 
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.errors import EncoderError, SettingsError
 from taskgalaxy_ops.operations import benchmarks, gc
 from taskgalaxy_ops.operations.leaks import leak_report
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -140,3 +143,58 @@ def test_what_is_found_is_shown_beside_the_benchmarks_own(workspace: Workspace, 
     page = leaks_page(gone, lambda image: thumbnail(read_image(workspace, image)))
     assert page.count("not there any more") == len(found.examples)
     assert any("cannot be shown" in line for line in checked(gone))
+
+
+def test_copies_are_found_by_sscd_where_its_weights_are_given(workspace: Workspace, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Colours(torch.nn.Module):  # type: ignore[misc,name-defined]
+        """Stands for SSCD: pictures with the same colours are one, wherever these are."""
+
+        def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":  # type: ignore[name-defined]
+            flat = pixels.flatten(2)
+            return torch.cat([(flat > level).float().mean(2) for level in (-1.5, -0.5, 0.5, 1.5)], 1) - 0.5
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Colours()).save(str(tmp_path / "sscd.pt"))
+    upside_down = tmp_path / "turned"
+    upside_down.mkdir()
+    with Pillow.open(tmp_path / "images" / "000.png") as picture:
+        picture.convert("RGB").rotate(180).save(upside_down / "turned.png")
+    chosen = {"sscd": str(tmp_path / "sscd.pt"), "sscd_cosine": 0.9999}
+    settings = tiny_settings(tmp_path / "images", release={**WITH, "decontaminate": chosen})
+
+    def given() -> Workspace:
+        return tiny_workspace(settings, workspace.store)  # type: ignore[arg-type]
+
+    benchmarks.add(again(workspace), "turned", str(upside_down))  # without SSCD
+    without = publish.publish(again(workspace))
+    assert without.funnel.rejects == {}
+    told = "pictures that SSCD did not compare, described by other weights or none: add the benchmark again"
+    first = publish.publish(given())
+    assert leaks(given(), first.release.version)["benchmarks"][0]["unchecked"][told] == 1
+
+    assert benchmarks.add(given(), "turned", str(upside_down)).made
+    second = publish.publish(given())
+    assert set(second.funnel.rejects) == {"benchmark image"}
+    found = leaks(given(), second.release.version)
+    assert told not in found["benchmarks"][0]["unchecked"]
+    assert {each["kind"] for each in found["leaks"]} == {"SSCD"}
+    assert not publish.publish(given()).made
+    assert verify(given()).damage == []
+    assert list(gc.unreferenced(given())) == []
+    kept = [output.stage for shard in given().registry.shards() for output in given().stage_outputs.all(shard.id)]
+    assert "sscd" in kept
+    images = [image for shard in given().registry.shards() for image in given().registry.image_ids(shard)]
+    take_down(given(), images[:3])
+    assert list(left(given())) == []
+
+    (tmp_path / "sscd.pt").unlink()
+    with pytest.raises(EncoderError, match=r"sscd\.pt: No such file"):
+        publish.publish(given())
+
+
+def leaks(workspace: Workspace, version: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(workspace.store.get(keys.release(version) + "leaks.json"))
+    return found

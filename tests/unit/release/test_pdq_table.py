@@ -15,7 +15,7 @@ from taskgalaxy_ops.operations.gc import collect
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import glance, verify
 from taskgalaxy_ops.records import ImageHash
-from taskgalaxy_ops.release import pdq_table
+from taskgalaxy_ops.release import pdq_table, side_tables
 from taskgalaxy_ops.sources.pdq import pdq
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
@@ -47,7 +47,7 @@ def test_hashes_are_made_once_of_the_pictures_and_then_read(
         assert (found[image].pdq, found[image].quality) == made
         assert len(b64decode(found[image].thumbnail)) == 16 * 16 * 3
     assert len(found) == 6
-    monkeypatch.setattr(pdq_table, "read_image", None)
+    monkeypatch.setattr(side_tables, "read_image", None)
     assert hashes(workspace) == found
     assert tables(workspace) == 3
 
@@ -78,7 +78,7 @@ def test_an_image_taken_down_while_its_shard_is_hashed_is_erased(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = min(workspace.registry.image_ids(workspace.registry.shards()[0]))
-    read = pdq_table.read_image
+    read = side_tables.read_image
 
     def taken(here: Workspace, image: str, shard: str | None = None) -> bytes:
         raw = read(here, image, shard)
@@ -86,7 +86,7 @@ def test_an_image_taken_down_while_its_shard_is_hashed_is_erased(
             take_down(tiny_workspace(here.settings, here.store), [gone])  # type: ignore[arg-type]
         return raw
 
-    monkeypatch.setattr(pdq_table, "read_image", taken)
+    monkeypatch.setattr(side_tables, "read_image", taken)
     assert gone not in hashes(workspace)
     assert list(left(workspace)) == []
 
