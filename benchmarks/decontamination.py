@@ -63,6 +63,7 @@ from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, fine_thumbna
 
 ITEMS, CLEAN = 300, 20_000
 QUESTIONS = 2_000
+_UNCLEAR = 0.05  # of the images, those whose hash says little
 _LOOKS = 1_000  # different thumbnails among these
 STORE, BENCHMARK, DIM = 6_000, 60_000, 384  # each image of a store of 400,000 costs as much as one of these
 # How many are drawn for each picture that is wanted, many of which look alike; of the other sources, as many as are
@@ -251,6 +252,8 @@ def seconds(book: Book, scale: float) -> None:
     hashes = random.integers(0, 256, (benchmark, len(CROPS) + 2, 32), np.uint8)
     own = random.integers(0, 256, (store, 32), np.uint8)
     own[: len(leaked)] = hashes[leaked, 0]
+    own[len(leaked) :, 16:] = ~own[len(leaked) :, :16]  # half of the bits are set, as of every picture's PDQ
+    quality = np.where(random.random(store) < _UNCLEAR, 0, 100)
     grey = random.integers(0, 256, (_LOOKS, BRIGHTNESS_SIDE, BRIGHTNESS_SIDE), np.uint8)
     colours = random.integers(0, 256, (_LOOKS, SIDE, SIDE, 3), np.uint8)
     looks = [(_doubled(grey[n]), _doubled(colours[n])) for n in range(_LOOKS)]
@@ -273,7 +276,7 @@ def seconds(book: Book, scale: float) -> None:
         images=names,
         pictures=names,
         pdq=own,
-        quality=np.full(store, 100),
+        quality=quality,
         vectors=ours,
         brightness=grey[seen],
         colours=colours[seen],

@@ -51,8 +51,11 @@ class CopyDetector:
         scaled = picture.convert("RGB").resize((_SIDE, _SIDE), Pillow.Resampling.BILINEAR)
         pixels = (np.asarray(scaled, np.float32) / 255 - _MEAN) / _DEVIATION
         batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])).to(device)
-        with torch.inference_mode():
-            found = network(batch)
+        try:
+            with torch.inference_mode():
+                found = network(batch)
+        except RuntimeError as error:  # no room on the GPU, or another network
+            raise EncoderError(f"release.decontaminate.sscd: {self._file} failed: {error}") from error
         vector = np.asarray(found.float().cpu(), np.float32) if torch.is_tensor(found) else np.empty(0, np.float32)
         size = float(np.linalg.norm(vector))
         if vector.ndim != 2 or len(vector) != 1 or not np.isfinite(size) or size == 0:

@@ -1,4 +1,4 @@
-"""What a release of now would hold of the store's benchmarks, with examples; releases and writes nothing but PDQ."""
+"""What a release of now would hold of the store's benchmarks, with examples; it writes nothing but side tables."""
 
 from __future__ import annotations
 

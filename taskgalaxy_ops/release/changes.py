@@ -174,7 +174,7 @@ def selecting(workspace: Workspace) -> dict[str, Any]:
         chosen |= {"test", "validation"}
     rules = workspace.settings.release.model_dump(mode="json", include=chosen)
     if workspace.settings.release.decontaminate:
-        told = workspace.settings.release.decontaminate.model_dump(mode="json")
+        told = workspace.settings.release.decontaminate.model_dump(mode="json", exclude={"sscd"})
         rules |= {"decontaminate": told, **benchmark_rules(workspace)}
     reviews = workspace.deciding_reviews
     return rules if reviews is None else {**rules, "reviews": reviews.entry}

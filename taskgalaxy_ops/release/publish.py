@@ -181,8 +181,10 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
             "shards": sorted(outputs),
             "registry": workspace.registry.last(),
             "taxonomy": TaxonomyStore(workspace).version().number,
-            # How the teacher is asked changes no sample.
-            "settings": workspace.settings.model_dump(mode="json", include=read, exclude={"write": {"fused"}}),
+            # How the teacher is asked changes no sample, nor where weights lie.
+            "settings": workspace.settings.model_dump(
+                mode="json", include=read, exclude={"write": {"fused"}, "release": {"decontaminate": {"sscd"}}}
+            ),
             "encoder": workspace.type_encoder_identity,
             "prompts": dict(workspace.prompts),
             "simulated": results.simulated,

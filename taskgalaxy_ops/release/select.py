@@ -291,7 +291,10 @@ class Selection:
 
     def _rules(self) -> dict[str, Any]:
         # Unset fields are left out, so that a field which a later version adds changes no file of older releases.
-        return self.settings.model_dump(mode="json", exclude={"variants"} if self.settings.variants is None else None)
+        left_out: dict[str, Any] = {"decontaminate": {"sscd"}}  # a path; the weights count, among the inputs' rules
+        if self.settings.variants is None:
+            left_out["variants"] = True
+        return self.settings.model_dump(mode="json", exclude=left_out)
 
     @cached_property
     def content_hash(self) -> str:

@@ -116,10 +116,11 @@ def _made(
 
 def _row(workspace: Workspace, side: SideTable[Row], image: ImageId, shard: str) -> Row | None:
     try:
-        return side.make(image, upright(read_image(workspace, image, shard)))
+        picture = upright(read_image(workspace, image, shard))
     except NotFoundError:  # gone at its source, or taken down meanwhile
         return None
     except TaskGalaxyError:
         raise
     except Exception:  # noqa: BLE001 - a newer decoder refuses what an older one took
         return None
+    return side.make(image, picture)

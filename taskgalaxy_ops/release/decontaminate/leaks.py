@@ -160,8 +160,10 @@ def _unchecked(inputs: BenchmarkInputs, benchmark: Benchmark) -> dict[str, int]:
     )
     compared = len(comparable(benchmark.questions))
     found["questions that more than ten items ask"] = sum(different.values()) - compared
-    if not benchmark.embedded or inputs.encode is None:
+    without = not benchmark.embedded or inputs.encode is None
+    if without:
         found["questions whose meaning was not compared: embedded by another encoder"] = compared
+    if without and not benchmark.copy_vectors:  # then nothing names candidates but the bits of hashes
         found["pictures whose embeddings were not compared: embedded by another encoder"] = len(benchmark.pictures)
     if not benchmark.described:
         found["pictures that SSCD did not compare, described by other weights or none: add the benchmark again"] = len(
@@ -169,8 +171,9 @@ def _unchecked(inputs: BenchmarkInputs, benchmark: Benchmark) -> dict[str, int]:
         )
     bare = [each for each in benchmark.pictures if not each.brightness]
     found["pictures added by an earlier version, compared by hashes alone: add the benchmark again"] = len(bare)
-    found["of these, pictures whose PDQ says little, compared by their files alone"] = sum(
-        each.quality < pictures.LEAST_QUALITY for each in bare
+    alone = bare if benchmark.copy_vectors or not without else benchmark.pictures
+    found["pictures whose PDQ says little, compared by their files alone: few edges, stripes, symmetry"] = sum(
+        each.quality < pictures.LEAST_QUALITY for each in alone
     )
     return {why: number for why, number in found.items() if number}
 
@@ -192,7 +195,7 @@ def leaks_json(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deco
     ).fetchall()
     report = {
         "rule": settings.rule,
-        "thresholds": settings.model_dump(mode="json", exclude={"rule", "benchmarks"}),
+        "thresholds": settings.model_dump(mode="json", exclude={"rule", "benchmarks", "sscd"}),
         "benchmarks": [
             {name: getattr(each, name) for name in BenchmarkCount.__slots__} for each in counts(rows, inputs)
         ],

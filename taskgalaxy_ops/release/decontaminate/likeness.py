@@ -27,7 +27,6 @@ _PATCH = 4  # pixels a side
 _PATCHES = (BRIGHTNESS_SIDE // _PATCH) ** 2
 _COVERED = 8  # patches of 64 that may differ: a line of text across a picture covers as many
 _REMAINING = 0.3  # of the edges at least, in either picture; what lies in a few patches alone says nothing without them
-_FEW = 0.8  # of the edges, the part that lies in so many patches in a simple figure
 _STRONG = 40  # steps of 256 between the channels of a pixel that has a hue
 _SAME_HUE = 0.5  # cosine of two hues
 _OTHER_HUES = 0.12  # of the pixels that have a hue in both pictures, the part that may be of another one
@@ -47,13 +46,13 @@ class Likeness(NamedTuple):
     patched: Scores  # without the few patches in which they differ most
 
 
-def simple(brightness: Bytes) -> NDArray[np.bool_]:
-    """Whether nearly all edges of pictures ``(n, 32, 32)`` lie in a few patches: figures on an empty ground.
+def concentration(brightness: Bytes) -> Scores:
+    """Which part of the edges of pictures ``(n, 32, 32)`` lies in an eighth of their area: ``(n,)``, 0..1.
 
-    Of these many have nearly the same crops.
+    Of a figure on an empty ground it is nearly 1, and many of these have nearly the same crops.
     """
     energy = np.square(_edges(brightness)).sum(axis=2, dtype=np.int64)
-    found: NDArray[np.bool_] = np.sort(energy, axis=1)[:, -_COVERED:].sum(axis=1) > _FEW * energy.sum(axis=1)
+    found: Scores = np.sort(energy, axis=1)[:, -_COVERED:].sum(axis=1) / np.maximum(1, energy.sum(axis=1))
     return found
 
 
@@ -71,10 +70,12 @@ class ItemThumbnails:
                 self._small[number] = (fine.sum(axis=(1, 3), dtype=np.uint16) + 2) // 4
                 self._colours[number] = _view(_fine_colours(row), (0, 0, 1, 1), SIDE, Pillow.Resampling.BILINEAR)
 
-    def compared(self, places: NDArray[np.int64], brightness: Bytes) -> Likeness:
-        """Each item with a picture of which the thumbnail ``(n, 32, 32)`` is given."""
+        self._coarse = _coarse(self._small)
+
+    def compared(self, places: NDArray[np.int64], at: NDArray[np.int64], brightness: Bytes) -> Likeness:
+        """Pairs of an item, by its place, and a picture, by its place among the thumbnails ``(n, 32, 32)``."""
         parts = [
-            self._compared(places[start : start + _AT_ONCE], brightness[start : start + _AT_ONCE])
+            self._compared(places[start : start + _AT_ONCE], brightness[at[start : start + _AT_ONCE]])
             for start in range(0, len(places), _AT_ONCE)
         ]
         if not parts:
@@ -86,8 +87,16 @@ class ItemThumbnails:
         upright = _likeness(items, _edges(brightness))
         mirrored = _likeness(items, _edges(brightness[:, :, ::-1]))
         faint = np.ptp(brightness.reshape(len(places), -1), axis=1) < _FAINT
+        faint |= np.ptp(self._small[places].reshape(len(places), -1), axis=1) < _FAINT
         whole, patched = (np.where(faint, 0, np.maximum(a, b)) for a, b in zip(upright, mirrored, strict=True))
         return Likeness(whole, patched)
+
+    def roughly(self, places: NDArray[np.int64], at: NDArray[np.int64], brightness: Bytes) -> Scores:
+        """How far pairs as in ``compared`` correlate in 8 by 8 pixels, by brightness: many at once."""
+        views = [_coarse(brightness), _coarse(brightness[:, :, ::-1])]
+        own = self._coarse[places]
+        found: Scores = np.maximum(*(np.einsum("ij,ij->i", own, view[at], dtype=np.float64) for view in views))
+        return found
 
     def coloured(self, places: NDArray[np.int64], colours: Bytes) -> Scores:
         """How far the colours of each item and of a picture ``(n, 16, 16, 3)`` correlate, whichever is mirrored."""
@@ -142,6 +151,16 @@ def _boxes(crop: tuple[float, float, float]) -> Iterator[tuple[float, float, flo
 def _view(image: Pillow.Image, box: tuple[float, float, float, float], side: int, how: Pillow.Resampling) -> Bytes:
     scaled = tuple(each * image.width for each in box)
     return np.asarray(image.resize((side, side), how, box=scaled))  # type: ignore[arg-type]
+
+
+def _coarse(brightness: Bytes) -> NDArray[np.float32]:
+    """Means of blocks, less their mean, ``(n, 64)`` of length 1; 0 of a picture of one colour."""
+    side = BRIGHTNESS_SIDE // _PATCH
+    blocks = brightness.reshape(-1, side, _PATCH, side, _PATCH).mean(axis=(2, 4), dtype=np.float32)
+    blocks = blocks.reshape(len(brightness), side * side)
+    blocks -= blocks.mean(axis=1, keepdims=True)
+    found: NDArray[np.float32] = blocks / np.maximum(1, np.linalg.norm(blocks, axis=1, keepdims=True))
+    return found
 
 
 def _edges(brightness: Bytes) -> NDArray[np.int32]:

@@ -25,7 +25,7 @@ from taskgalaxy_ops.release.decontaminate.likeness import (
     Bytes,
     ItemThumbnails,
     Scores,
-    simple,
+    concentration,
 )
 from taskgalaxy_ops.release.decontaminate.near_hashes import Bands, Least, Words, differing, words_of
 from taskgalaxy_ops.sources.pdq import BITS
@@ -74,9 +74,14 @@ _ROUGHLY = (
     *(2 + CROPS.index((0.9, x / CROP_STEPS, y / CROP_STEPS)) for x, y in ((2, 2), (2, 10), (6, 6), (10, 2), (10, 10))),
 )
 _ROUGH_BITS = 100
+_ROUGHLY_ALIKE = 0.7  # correlation of 8 by 8 pixels, where a hash says nothing
+_MOST = 4 * _CANDIDATES
 _FAR, _FAR_CROP = _Far(48, 0.965), _Far(56, 0.94)
-_CROPPED_COLOURS = 0.945  # correlation of colours, of a crop: a figure of another colour elsewhere has the same edges
-_SIMPLE_CROP, _SIMPLE_COLOURS = _Far(24, 0.95), 0.98  # of crops of simple figures, whatever the settings
+# The part of the edges that an eighth of a picture has: of a figure on an empty ground, and of a sparse drawing. Many
+# of these have nearly the same crops.
+_SIMPLE, _SPARSE = 0.8, 0.6
+_CROPPED_COLOURS = (0.84, 0.945)  # correlation of colours, of a crop, and of one of a sparse drawing
+_SIMPLE_CROPS = ((24, 0.95, 0.98), (40, 0.985, 0.998))  # of a simple figure's: bits, correlation of edges, of colours
 _COLOURED = _Looks(0.78, 0.998)  # of simple figures, which lose their edges where they become small, and no colours
 _PATCHED = 0.98  # correlation of edges without the patches that text may cover, with a near PDQ
 # Bits of items without thumbnails, which were added by an earlier version: of the whole and of crops.
@@ -165,16 +170,16 @@ class PictureIndex:
         clear = (images.quality[part] >= LEAST_QUALITY) & telling
         compared = images.copies if self._described else images.vectors
         vectors = None if compared is None else compared[part]
-        at, places = self._candidates(words, clear, vectors, limits)
+        at, places = self._candidates(words, clear, images.brightness[part], vectors, limits)
         whole, crop = self._bits(words, at, places)
         seen, sure = self._thumbnails.known[places], clear[at] & self._clear[places]
-        likeness = self._thumbnails.compared(places, images.brightness[part][at])
+        likeness = self._thumbnails.compared(places, at, images.brightness[part])
         near = _within(whole.least, likeness.whole, limits.bits, limits.correlation, _FAR)
-        near |= (whole.least <= _FAR.bits) & (likeness.patched >= _PATCHED)
+        near |= (whole.least <= _FAR.bits) & (likeness.patched >= max(_PATCHED, limits.correlation))
         alone = likeness.whole >= limits.correlation_alone
         rest = np.flatnonzero(seen & ~alone & (likeness.whole >= _COLOURED.edges))
         rest = rest[self._thumbnails.coloured(places[rest], images.colours[part][at[rest]]) >= _COLOURED.colours]
-        alone[rest] = simple(images.brightness[part][at[rest]])
+        alone[rest] = concentration(images.brightness[part][at[rest]]) > _SIMPLE
         same = np.where(seen, near | alone, sure & (whole.least <= _BARE))
         cropped = ~same & np.where(
             seen,
@@ -189,7 +194,7 @@ class PictureIndex:
             if copies[pair] >= limits.copies:
                 yield found._replace(kind=COPY, score=round(min(1.0, float(copies[pair])), 3))
             if same[pair] and not (seen[pair] and self._thumbnails.other_hues(place, *looks)):
-                if whole.least[pair] <= max(limits.bits, _FAR.bits):
+                if (near[pair] and sure[pair]) or not seen[pair]:
                     yield found._replace(kind=(PDQ, MIRRORED)[whole.which[pair]], score=_score(whole.least[pair]))
                 else:
                     yield found._replace(score=round(float(likeness.whole[pair]), 3))
@@ -204,7 +209,12 @@ class PictureIndex:
         return found
 
     def _candidates(
-        self, words: Words, clear: NDArray[np.bool_], vectors: NDArray[np.float32] | None, limits: PictureThresholds
+        self,
+        words: Words,
+        clear: NDArray[np.bool_],
+        brightness: Bytes,
+        vectors: NDArray[np.float32] | None,
+        limits: PictureThresholds,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs of an image ``(n, 4)`` and a place among the items, each once."""
         asking = np.flatnonzero(clear)
@@ -212,13 +222,14 @@ class PictureIndex:
         hashes, kept = np.array(near, np.int64).reshape(-1, 3)[:, :2].T
         found = [asking[hashes] * len(self._printed) + self._of_band[kept]]
         if vectors is not None and self._vectors is not None:
-            at, places, cosines = _nearest(vectors, self._vectors)
-            # Where a hash says nothing, thumbnails are all that is looked at, or descriptors.
-            rough = ~(clear[at] & self._clear[places])
+            least = min(_NEAR, limits.copies - _ROUNDED) if self._described else _NEAR
+            at, places, cosines = _nearest(vectors, self._vectors, least)
+            rough = differing(self._rough[places], words[at, None]).min(axis=1) <= _ROUGH_BITS
             if self._described:
                 rough |= cosines >= limits.copies - _ROUNDED
-            sure = np.flatnonzero(~rough)
-            rough[sure] = differing(self._rough[places[sure]], words[at[sure], None]).min(axis=1) <= _ROUGH_BITS
+            # Where a hash says nothing, a rough look at thumbnails decides.
+            unsure = np.flatnonzero(~rough & ~(clear[at] & self._clear[places]))
+            rough[unsure] = self._thumbnails.roughly(places[unsure], at[unsure], brightness) >= _ROUGHLY_ALIKE
             found.append(at[rough] * len(self._printed) + places[rough])
         pairs = np.unique(np.concatenate(found))
         return pairs // len(self._printed), pairs % len(self._printed)
@@ -237,12 +248,14 @@ class PictureIndex:
         self, place: int, crop: Least, pair: int, looks: tuple[Bytes, Bytes], limits: PictureThresholds
     ) -> bool:
         edges, colours = self._thumbnails.cropped(place, CROPS[crop.which[pair]], *looks)
-        bits = crop.least[pair]
-        if simple(looks[0][None])[0]:
-            near = bits <= _SIMPLE_CROP.bits and edges >= _SIMPLE_CROP.correlation
-            return bool(near and colours >= _SIMPLE_COLOURS)
-        near = _within(bits, np.array(edges), limits.bits_cropped, limits.correlation_cropped, _FAR_CROP)
-        return bool(near and colours >= _CROPPED_COLOURS)
+        bits, part = int(crop.least[pair]), float(concentration(looks[0][None])[0])
+        if part > _SIMPLE:
+            return any(
+                bits <= most and edges >= correlated and colours >= coloured
+                for most, correlated, coloured in _SIMPLE_CROPS
+            )
+        near = _within(crop.least[pair], np.array(edges), limits.bits_cropped, limits.correlation_cropped, _FAR_CROP)
+        return bool(near and colours >= _CROPPED_COLOURS[part > _SPARSE])
 
 
 def _within(
@@ -266,17 +279,24 @@ def _order(found: FoundPicture) -> tuple[int, float, str]:
 
 
 def _nearest(
-    images: NDArray[np.float32], items: NDArray[np.float32]
+    images: NDArray[np.float32], items: NDArray[np.float32], least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs of an image and a near item, with their cosines; of each image the nearest few."""
+    """Pairs of an image and an item with a cosine of ``least``; of each image the nearest few."""
     cosines = images @ items.T
-    bounds = np.full(len(images), _NEAR, np.float32)
+    bounds = np.full(len(images), least, np.float32)
     if cosines.shape[1] > _CANDIDATES:
         # As many groups as candidates have a greatest member of at least this, so that no nearer item lies below it.
-        first = np.arange(0, cosines.shape[1], max(1, cosines.shape[1] // (32 * _CANDIDATES)))
-        greatest = np.maximum.reduceat(cosines, first, axis=1)
+        groups = min(32 * _CANDIDATES, cosines.shape[1])
+        greatest = cosines[:, :groups].copy()
+        for start in range(groups, cosines.shape[1] - groups + 1, groups):
+            np.maximum(greatest, cosines[:, start : start + groups], out=greatest)
         bounds = np.maximum(bounds, np.partition(greatest, -_CANDIDATES, axis=1)[:, -_CANDIDATES])
-    at, places = np.nonzero(cosines >= bounds[:, None])
+    flat = np.flatnonzero(cosines >= bounds[:, None])  # twice as quick as by both axes
+    at, places = flat // cosines.shape[1], flat % cosines.shape[1]
+    for image in np.flatnonzero(np.bincount(at) > _MOST):  # of items that are all but one and the same
+        nearest = np.argsort(-cosines[image], kind="stable")[:_MOST]
+        kept = (at != image) | np.isin(places, nearest)
+        at, places = at[kept], places[kept]
     return at, places, cosines[at, places]
 
 

@@ -25,8 +25,9 @@ def section(plan: Selection) -> list[str]:
         "## Benchmarks",
         "",
         "Images and questions were compared with the items of these benchmarks: images by their files, by PDQ (of the "
-        "whole picture, of its mirror image and of its crops) and by embedding, questions by their words and by "
-        f"embedding. {done[plan.settings.decontaminate.rule]} `{LEAKS}` names sample and item.",
+        "whole picture, of its mirror image and of its crops) and the edges in thumbnails"
+        f"{', and by SSCD' if plan.settings.decontaminate.sscd else ''}, questions by their words and by embedding. "
+        f" {done[plan.settings.decontaminate.rule]} `{LEAKS}` names sample and item.",
         "",
         *table(
             ("benchmark", "items", "images in it", "samples whose question is in it", "samples of which both are"),

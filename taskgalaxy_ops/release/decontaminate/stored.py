@@ -159,10 +159,12 @@ def _prints_of(
 
 def _copies(
     workspace: Workspace, part: Sequence[tuple[ImageShard, list[ImageId]]], detector: CopyDetector
-) -> NDArray[np.float32]:
-    """SSCD's descriptors of images ``(n, d)``; 0 of a file that cannot be decoded now."""
+) -> NDArray[np.float32] | None:
+    """SSCD's descriptors of images ``(n, d)``; 0 of a file that cannot be decoded now, None if none can."""
     found: dict[ImageId, NDArray[np.float32]] = {}
     for _, vectors in copy_vectors(workspace, detector, [shard for shard, _ in part]):
         found |= vectors
-    none = np.zeros(len(next(iter(found.values()))) if found else 1, np.float32)
+    if not found:
+        return None
+    none = np.zeros_like(next(iter(found.values())))
     return np.stack([found.get(image, none) for _, own in part for image in own])

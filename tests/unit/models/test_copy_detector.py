@@ -48,5 +48,11 @@ def test_files_that_are_no_such_network_are_named_with_what_to_do(tmp_path: Path
         def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":  # type: ignore[name-defined]
             return pixels.sum()
 
+    class Other(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def forward(self, pixels: "torch.Tensor") -> "torch.Tensor":  # type: ignore[name-defined]
+            return pixels.matmul(torch.zeros(7, 2))
+
+    with pytest.raises(EncoderError, match="failed"):
+        CopyDetector(saved(Other(), tmp_path / "other.pt")).vector(picture)
     with pytest.raises(EncoderError, match="gave no vector"):
         CopyDetector(saved(Scalar(), tmp_path / "scalar.pt")).vector(picture)

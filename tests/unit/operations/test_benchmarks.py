@@ -158,6 +158,8 @@ def test_copies_are_found_by_sscd_where_its_weights_are_given(workspace: Workspa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(Colours()).save(str(tmp_path / "sscd.pt"))
+    moved = tmp_path / "elsewhere.pt"
+    moved.write_bytes((tmp_path / "sscd.pt").read_bytes())
     upside_down = tmp_path / "turned"
     upside_down.mkdir()
     with Pillow.open(tmp_path / "images" / "000.png") as picture:
@@ -181,7 +183,10 @@ def test_copies_are_found_by_sscd_where_its_weights_are_given(workspace: Workspa
     found = leaks(given(), second.release.version)
     assert told not in found["benchmarks"][0]["unchecked"]
     assert {each["kind"] for each in found["leaks"]} == {"SSCD"}
+    assert str(tmp_path) not in json.dumps(found)
     assert not publish.publish(given()).made
+    settings = tiny_settings(tmp_path / "images", release={**WITH, "decontaminate": chosen | {"sscd": str(moved)}})
+    assert not publish.publish(given()).made  # where the weights lie changes no release
     assert verify(given()).damage == []
     assert list(gc.unreferenced(given())) == []
     kept = [output.stage for shard in given().registry.shards() for output in given().stage_outputs.all(shard.id)]
@@ -190,8 +195,8 @@ def test_copies_are_found_by_sscd_where_its_weights_are_given(workspace: Workspa
     take_down(given(), images[:3])
     assert list(left(given())) == []
 
-    (tmp_path / "sscd.pt").unlink()
-    with pytest.raises(EncoderError, match=r"sscd\.pt: No such file"):
+    moved.unlink()
+    with pytest.raises(EncoderError, match=r"elsewhere\.pt: No such file"):
         publish.publish(given())
 
 

@@ -13,9 +13,11 @@ from benchmarks.planted_leaks import picture_leaks
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.operations.benchmarks import prints_of
+from taskgalaxy_ops.release.decontaminate import pictures
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
 from taskgalaxy_ops.release.decontaminate.near_hashes import Bands
 from taskgalaxy_ops.release.decontaminate.pictures import (
+    COPY,
     CROPPED,
     MIRRORED,
     PDQ,
@@ -153,6 +155,28 @@ def test_figures_whose_hash_says_nothing_are_compared_by_their_thumbnails() -> N
     # Without thumbnails only its file is: its hash is one of little quality, or half of it is noise.
     old = PictureIndex(list(map(bare, rows)), {rows[0].picture: alike([b""])[0]})
     assert not list(old.search(prints([figure(100)], alike([b""])), LIMITS))
+
+
+def test_descriptors_name_copies_and_images_without_any_are_compared_by_hashes() -> None:
+    rows = [kept(f"i{number}", drawn(number)) for number in range(3)]
+    described = {row.picture: np.eye(3, dtype=np.float32)[number] for number, row in enumerate(rows)}
+    index = PictureIndex(rows, {}, described)
+    limits = replace(LIMITS, copies=0.25)
+    asked = replace(prints([drawn(8), drawn(9), drawn(10)]), copies=np.array([[0, 0.3, 0.2], [0.2, 0, 0.1], [0, 0, 0]]))
+    found = [(each.image, each.item, each.kind, each.score) for each in index.search(asked, limits)]
+    assert found == [(0, "i1", COPY, 0.3)]
+    copy = picture_leaks(drawn(2), 5)["re-encoded"]
+    assert [each.item for each in index.search(prints([drawn(8), copy]), limits)] == ["i2"]
+
+
+def test_of_many_items_that_are_all_but_one_the_nearest_few_are_compared() -> None:
+    items = np.tile(np.array([1, 0], np.float32), (3000, 1))
+    items[7] = [0.6, 0.8]
+    at, places, cosines = pictures._nearest(np.array([[1, 0], [0, 1]], np.float32), items, 0.35)
+    assert (at == 0).sum() == pictures._MOST
+    assert 7 not in places[at == 0]
+    assert places[at == 1].tolist() == [7]
+    assert cosines[at == 1] == pytest.approx([0.8])
 
 
 def test_pictures_without_edges_are_not_compared() -> None:
