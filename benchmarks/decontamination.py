@@ -25,7 +25,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -56,10 +55,11 @@ from taskgalaxy_ops.release.decontaminate.questions import (
     QuestionThresholds,
     question_print,
 )
+from taskgalaxy_ops.release.pdq_table import image_hash
 from taskgalaxy_ops.settings import DecontaminateSettings
 from taskgalaxy_ops.sources.builtin import _images
-from taskgalaxy_ops.sources.pdq import Pdq, pdq, unpacked
-from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, fine_thumbnail, pixels_of, thumbnail
+from taskgalaxy_ops.sources.pdq import unpacked
+from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE, pixels_of
 
 ITEMS, CLEAN = 300, 20_000
 QUESTIONS = 2_000
@@ -77,13 +77,7 @@ _LARGEST = 4_000_000  # pixels of a file
 _PART = 500  # pictures that a process draws at once
 _ALIKE = 8.0  # steps of brightness of 256, by which thumbnails of one drawing and its variants differ on average
 _SETTINGS = DecontaminateSettings()
-PICTURES = PictureThresholds(
-    bits=_SETTINGS.pdq_bits,
-    correlation=_SETTINGS.correlation,
-    correlation_alone=_SETTINGS.correlation_alone,
-    bits_cropped=_SETTINGS.pdq_bits_cropped,
-    correlation_cropped=_SETTINGS.correlation_cropped,
-)
+PICTURES = PictureThresholds.of(_SETTINGS)
 TEXT = QuestionThresholds(_SETTINGS.question_runs, _SETTINGS.question_cosine, _SETTINGS.question_terms)
 
 
@@ -150,31 +144,17 @@ def _distinct(pictures: Sequence[bytes]) -> Iterator[bytes]:
         yield raw
 
 
-@dataclass(frozen=True, slots=True)
-class _Looks:
-    """How a picture looks, as a store knows it."""
-
-    pdq: Pdq
-    brightness: str
-    colours: str
-
-
-def _looks(raw: bytes) -> _Looks:
-    picture = upright(raw)
-    return _Looks(pdq(picture), fine_thumbnail(picture, BRIGHTNESS_SIDE, "L"), thumbnail(picture))
-
-
 def _prints(raws: Sequence[bytes]) -> ImagePrints:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = list(pool.map(_looks, raws))
     names = [picture_hash(sha256_hex(raw)) for raw in raws]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looks = list(pool.map(lambda name, raw: image_hash(name, upright(raw)), names, raws))
     return ImagePrints(
         images=names,
         pictures=names,
-        pdq=unpacked([each.pdq.bits for each in looks]),
-        quality=np.array([each.pdq.quality for each in looks], np.int64),
+        pdq=unpacked([each.pdq for each in looks]),
+        quality=np.array([each.quality for each in looks], np.int64),
         brightness=pixels_of([each.brightness for each in looks], (BRIGHTNESS_SIDE, BRIGHTNESS_SIDE)),
-        colours=pixels_of([each.colours for each in looks], (SIDE, SIDE, 3)),
+        colours=pixels_of([each.thumbnail for each in looks], (SIDE, SIDE, 3)),
         vectors=np.concatenate([vectors for _, vectors in encode_files(encoder(), raws, lambda raw: raw)]),
     )
 

@@ -27,8 +27,9 @@ def image_hashes(
     return side_rows(workspace, _HASHES, shards, progress)
 
 
-def _hash(image: ImageId, picture: Pillow.Image) -> ImageHash:
+def image_hash(image: ImageId, picture: Pillow.Image) -> ImageHash:
+    """The row of a picture in RGB, upright."""
     return ImageHash(image, *pdq(picture), thumbnail(picture), fine_thumbnail(picture, BRIGHTNESS_SIDE, "L"))
 
 
-_HASHES = SideTable(stage=STAGE, table=TABLE, version=VERSION, record=ImageHash, make=_hash)
+_HASHES = SideTable(stage=STAGE, table=TABLE, version=VERSION, record=ImageHash, make=image_hash)

@@ -111,14 +111,7 @@ def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deconta
     }
     if not indexes:
         return
-    limits = pictures.PictureThresholds(
-        bits=settings.pdq_bits,
-        correlation=settings.correlation,
-        correlation_alone=settings.correlation_alone,
-        bits_cropped=settings.pdq_bits_cropped,
-        correlation_cropped=settings.correlation_cropped,
-        copies=settings.sscd_cosine,
-    )
+    limits = pictures.PictureThresholds.of(settings)
     query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
     for prints in inputs.prints([image for (image,) in rows.execute(query)]):
         for name, index in indexes.items():

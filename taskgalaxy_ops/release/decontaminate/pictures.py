@@ -28,6 +28,7 @@ from taskgalaxy_ops.release.decontaminate.likeness import (
     concentration,
 )
 from taskgalaxy_ops.release.decontaminate.near_hashes import Bands, Least, Words, differing, words_of
+from taskgalaxy_ops.settings import DecontaminateSettings
 from taskgalaxy_ops.sources.pdq import BITS
 from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, SIDE
 
@@ -106,6 +107,18 @@ class PictureThresholds:
     bits_cropped: int  # in which PDQ differs at most from that of a crop, and then
     correlation_cropped: float  # of the edges at least
     copies: float = 1.0  # cosine of SSCD's descriptors at least, where they are compared
+
+    @classmethod
+    def of(cls, settings: DecontaminateSettings) -> PictureThresholds:
+        """Those that the settings choose."""
+        return cls(
+            bits=settings.pdq_bits,
+            correlation=settings.correlation,
+            correlation_alone=settings.correlation_alone,
+            bits_cropped=settings.pdq_bits_cropped,
+            correlation_cropped=settings.correlation_cropped,
+            copies=settings.sscd_cosine,
+        )
 
 
 class FoundPicture(NamedTuple):
