@@ -32,6 +32,13 @@ _SAME_HUE = 0.5  # cosine of two hues
 _OTHER_HUES = 0.12  # of the pixels that have a hue in both pictures, the part that may be of another one
 _FAINT = 12  # steps of 256 between the darkest and the brightest pixel; below, edges are noise
 _AT_ONCE = 1 << 12  # pairs whose edges are in memory, 24 KB each
+_BESIDE = (
+    -1.0,
+    -0.5,
+    0.0,
+    0.5,
+    1.0,
+)  # steps beside a crop at which its edges are looked for; half a step tells in text
 _DECIMALS = 6
 
 Bytes = NDArray[np.uint8]
@@ -139,10 +146,10 @@ def _fine_colours(row: BenchmarkPicture) -> Pillow.Image:
 
 
 def _boxes(crop: tuple[float, float, float]) -> Iterator[tuple[float, float, float, float]]:
-    """The crop and those that begin a step beside it, in parts of the sides."""
+    """The crop and those that begin up to a step beside it, in parts of the sides."""
     part, left, top = crop
-    for x in (-1, 0, 1):
-        for y in (-1, 0, 1):
+    for x in _BESIDE:
+        for y in _BESIDE:
             begin = [min(CROP_LAST, max(0, round(each * CROP_STEPS) + by)) for each, by in ((left, x), (top, y))]
             at_x, at_y = (each / CROP_STEPS for each in begin)
             yield at_x, at_y, at_x + part, at_y + part

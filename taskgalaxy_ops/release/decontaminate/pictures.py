@@ -66,7 +66,7 @@ class _Looks(NamedTuple):
 
 _WHOLE = 2  # the first prints: of the whole picture and of its mirror image
 _NEAR = 0.35  # cosine from which on an item is a candidate
-_CANDIDATES = 128  # of an image, the nearest; a copy of a page has many pages between itself and its item
+_CANDIDATES = 192  # of an image, the nearest; a copy of a page has many pages between itself and its item
 # The prints that decide whether all crops of a candidate are looked at: the whole, its mirror image, and five crops. Of
 # 270 leaked crops each was within 96 bits of one of them (the median 52), and of unrelated pictures one in a hundred.
 _ROUGHLY = (
