@@ -25,7 +25,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
-from taskgalaxy_ops.release import published_rows
+from taskgalaxy_ops.release import decontaminate, published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.copying import copy_listed, manifest_of
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
@@ -192,6 +192,8 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
             "question_forms": QUESTION_FORMS.versions(workspace.settings.write.variants),
             "store": workspace.store.url,
             **log_rules(workspace),
+            # Only here: where a later rule finds the same, it is the same release.
+            **({"found_by": decontaminate.RULE} if workspace.settings.release.decontaminate is not None else {}),
         },
     )
 

@@ -17,7 +17,8 @@ from taskgalaxy_ops.operations import benchmarks, gc
 from taskgalaxy_ops.operations.leaks import leak_report
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
-from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release import decontaminate, publish
+from taskgalaxy_ops.release.decontaminate.pictures import PictureIndex
 from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages.leaks import leaks_page
 from taskgalaxy_ops.reports.text.benchmarks import checked
@@ -76,6 +77,21 @@ def test_a_release_leaves_out_what_is_in_a_benchmark(workspace: Workspace, tmp_p
     assert back.release.content == first.release.content
     with pytest.raises(SettingsError, match="Another"):
         benchmarks.remove(second, "Another")
+
+
+def test_another_rule_compares_a_release_again(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmarks.add(workspace, "mm", folder(tmp_path / "mm", tmp_path / "images", ["000"]))
+    first = publish.publish(again(workspace))
+    monkeypatch.setattr(decontaminate, "RULE", decontaminate.RULE + 1)
+    assert not publish.publish(again(workspace)).made  # which finds the same
+    with monkeypatch.context() as blind:
+        blind.setattr(PictureIndex, "search", lambda *_: iter(()))
+        blind.setattr(decontaminate, "RULE", decontaminate.RULE + 1)
+        other = publish.publish(again(workspace))
+    assert other.made
+    assert other.release.content != first.release.content
 
 
 def test_a_benchmark_holds_no_copy_and_no_id_of_an_image(workspace: Workspace, tmp_path: Path) -> None:
