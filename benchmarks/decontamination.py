@@ -78,7 +78,7 @@ _PART = 500  # pictures that a process draws at once
 _ALIKE = 8.0  # steps of brightness of 256, by which thumbnails of one drawing and its variants differ on average
 _SETTINGS = DecontaminateSettings()
 PICTURES = PictureThresholds.of(_SETTINGS)
-TEXT = QuestionThresholds(_SETTINGS.question_runs, _SETTINGS.question_cosine, _SETTINGS.question_terms)
+TEXT = QuestionThresholds.of(_SETTINGS)
 
 
 @cache

@@ -83,7 +83,7 @@ def _questions(
     index = QuestionIndex(benchmark.questions, benchmark.question_vectors)
     if not len(index):
         return
-    limits = QuestionThresholds(settings.question_runs, settings.question_cosine, settings.question_terms)
+    limits = QuestionThresholds.of(settings)
     asked = _asked(rows)
     while part := list(islice(asked, _AT_ONCE)):
         texts = [question for _, question in part]

@@ -9,7 +9,7 @@ All sums are of whole numbers, so that no machine decides otherwise than another
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,13 +32,8 @@ _SAME_HUE = 0.5  # cosine of two hues
 _OTHER_HUES = 0.12  # of the pixels that have a hue in both pictures, the part that may be of another one
 _FAINT = 12  # steps of 256 between the darkest and the brightest pixel; below, edges are noise
 _AT_ONCE = 1 << 12  # pairs whose edges are in memory, 24 KB each
-_BESIDE = (
-    -1.0,
-    -0.5,
-    0.0,
-    0.5,
-    1.0,
-)  # steps beside a crop at which its edges are looked for; half a step tells in text
+# Steps beside a crop at which its edges are looked for: lines of text that lie half a step off have other edges.
+_BESIDE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _DECIMALS = 6
 
 Bytes = NDArray[np.uint8]
@@ -132,7 +127,7 @@ class ItemThumbnails:
         row = self._rows[place]
         if np.ptp(brightness) < _FAINT:
             return 0.0, 0.0
-        boxes = list(_boxes(crop))
+        boxes = _boxes(crop)
         fine = Pillow.frombytes("L", (FINE, FINE), base64.b64decode(row.brightness))
         views = np.stack([_view(fine, box, BRIGHTNESS_SIDE, Pillow.Resampling.HAMMING) for box in boxes])
         edges = _likeness(_edges(views), np.repeat(_edges(brightness[None]), len(views), axis=0)).whole
@@ -145,14 +140,13 @@ def _fine_colours(row: BenchmarkPicture) -> Pillow.Image:
     return Pillow.frombytes("RGB", (FINE_COLOURS, FINE_COLOURS), base64.b64decode(row.colours))
 
 
-def _boxes(crop: tuple[float, float, float]) -> Iterator[tuple[float, float, float, float]]:
-    """The crop and those that begin up to a step beside it, in parts of the sides."""
-    part, left, top = crop
-    for x in _BESIDE:
-        for y in _BESIDE:
-            begin = [min(CROP_LAST, max(0, round(each * CROP_STEPS) + by)) for each, by in ((left, x), (top, y))]
-            at_x, at_y = (each / CROP_STEPS for each in begin)
-            yield at_x, at_y, at_x + part, at_y + part
+def _boxes(crop: tuple[float, float, float]) -> list[tuple[float, float, float, float]]:
+    """The crop and those that begin up to a step beside it, in parts of the sides; each once, also at a border."""
+    part, *begin = crop
+    lefts, tops = (
+        sorted({min(CROP_LAST, max(0, round(each * CROP_STEPS) + by)) / CROP_STEPS for by in _BESIDE}) for each in begin
+    )
+    return [(left, top, left + part, top + part) for left in lefts for top in tops]
 
 
 def _view(image: Pillow.Image, box: tuple[float, float, float, float], side: int, how: Pillow.Resampling) -> Bytes:

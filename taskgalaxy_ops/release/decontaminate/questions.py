@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from taskgalaxy_ops.settings import DecontaminateSettings
+
 GRAM = 8  # words of a run; shorter questions are too common to be compared by their words alone
 PHRASE = 10  # questions of a benchmark, beyond which what they share is a phrase of it
 
@@ -119,6 +121,11 @@ class QuestionThresholds:
     containment: float  # share of the runs of words of the shorter one
     cosine: float  # of their embeddings, and then
     terms: float  # of the words that carry meaning in either, rare ones counting more, the share that both have
+
+    @classmethod
+    def of(cls, settings: DecontaminateSettings) -> QuestionThresholds:
+        """Those that the settings choose."""
+        return cls(settings.question_runs, settings.question_cosine, settings.question_terms)
 
 
 SAME_WORDS = "the same words"

@@ -13,8 +13,9 @@ from benchmarks.planted_leaks import picture_leaks
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.operations.benchmarks import prints_of
-from taskgalaxy_ops.release.decontaminate import pictures
+from taskgalaxy_ops.release.decontaminate import likeness, pictures
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
+from taskgalaxy_ops.release.decontaminate.likeness import CROP_STEPS, ItemThumbnails
 from taskgalaxy_ops.release.decontaminate.near_hashes import Bands
 from taskgalaxy_ops.release.decontaminate.pictures import (
     COPY,
@@ -27,8 +28,9 @@ from taskgalaxy_ops.release.decontaminate.pictures import (
     by_file_alone,
     picture_hash,
 )
-from taskgalaxy_ops.sources.pdq import pdq, unpacked
-from taskgalaxy_ops.sources.thumbnail import BRIGHTNESS_SIDE, fine_thumbnail, pixels_of, thumbnail
+from taskgalaxy_ops.release.pdq_table import image_hash
+from taskgalaxy_ops.sources.pdq import unpacked
+from taskgalaxy_ops.sources.thumbnail import pixels_of
 
 LIMITS = PictureThresholds(bits=30, correlation=0.95, correlation_alone=0.98, bits_cropped=40, correlation_cropped=0.83)
 
@@ -51,16 +53,15 @@ def bare(row: BenchmarkPicture) -> BenchmarkPicture:
 
 
 def prints(raws: list[bytes], vectors: NDArray[np.float32] | None = None) -> ImagePrints:
-    looks = [upright(raw) for raw in raws]
-    hashes = [pdq(each) for each in looks]
+    rows = [image_hash(sha256_hex(raw), upright(raw)) for raw in raws]
     return ImagePrints(
-        images=[sha256_hex(raw) for raw in raws],
-        pictures=[picture_hash(sha256_hex(raw)) for raw in raws],
-        pdq=unpacked([each.bits for each in hashes]),
-        quality=np.array([each.quality for each in hashes]),
+        images=[row.image for row in rows],
+        pictures=[picture_hash(row.image) for row in rows],
+        pdq=unpacked([row.pdq for row in rows]),
+        quality=np.array([row.quality for row in rows]),
         vectors=vectors,
-        brightness=pixels_of([fine_thumbnail(each, BRIGHTNESS_SIDE, "L") for each in looks], (32, 32)),
-        colours=pixels_of([thumbnail(each) for each in looks], (16, 16, 3)),
+        brightness=pixels_of([row.brightness for row in rows], (32, 32)),
+        colours=pixels_of([row.thumbnail for row in rows], (16, 16, 3)),
     )
 
 
@@ -235,3 +236,17 @@ def test_a_crop_anywhere_passes_the_rough_look() -> None:
     leaks = [picture_leaks(raw, number)["cropped"] for number, raw in enumerate(raws)]
     found = list(index.search(prints(leaks, np.tile(same, (12, 1))), LIMITS))
     assert [(each.image, each.item) for each in found] == [(number, f"{number:02d}") for number in range(12)]
+
+
+def test_a_crop_of_text_is_looked_for_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    upright(page(1)).resize((1200, 1600)).save(out, "PNG")
+    item = ItemThumbnails([kept("page", out.getvalue())])
+    begin = 5.5 / CROP_STEPS
+    crop = upright(out.getvalue()).crop((round(1200 * begin), round(1600 * begin), 1080 + 55, 1440 + 73))
+    row = image_hash("crop", crop)
+    looks = pixels_of([row.brightness], (32, 32))[0], pixels_of([row.thumbnail], (16, 16, 3))[0]
+    between, _ = item.cropped(0, (0.9, 5 / CROP_STEPS, 5 / CROP_STEPS), *looks)
+    monkeypatch.setattr(likeness, "_BESIDE", (-1, 0, 1))
+    on_steps, _ = item.cropped(0, (0.9, 5 / CROP_STEPS, 5 / CROP_STEPS), *looks)
+    assert between > on_steps + 0.005
